@@ -1,0 +1,190 @@
+"""The messages between control and a worker, and the pipe that carries them.
+
+One duplex socket pair for each worker. A message is a four-byte length (big-endian) and a
+MessagePack map whose `type` names the class. Nobody waits for an answer: every message stands alone.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final, override
+
+import msgspec
+
+from visa_jupyter_proxy.routes import Route
+
+_LENGTH: Final = 4
+_LARGEST: Final = 16 * 2**20
+"""Far beyond any message (the largest is `Start`): a length beyond it means that the stream is broken."""
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker has to know of the settings, as plain values. Times are seconds."""
+
+    api_url: str
+    """Base URL of the VISA API, without a slash at its end: `http://localhost:8086/api`."""
+    api_ca_file: str | None
+    api_timeout_s: float
+    cache_refresh_time_s: float
+    instance_networks: tuple[str, ...] | None
+    """Networks in CIDR form an instance may be in; None is the default of `authorization`."""
+    trusted_proxies: tuple[str, ...]
+    server_names: tuple[str, ...]
+    allowed_origins: tuple[str, ...]
+    access_log: str
+    """`off`, `errors` or `all`."""
+    connect_timeout_s: float
+    response_timeout_s: float
+    idle_timeout_s: float
+    header_timeout_s: float
+    drain_s: float
+    log_level: str
+    log_timezone: str | None
+    log_syslog_host: str | None
+    log_syslog_port: int | None
+    log_syslog_app_name: str | None
+
+
+class NotebookKey(msgspec.Struct, frozen=True):
+    """What makes a notebook session one (contract section 4)."""
+
+    instance_id: int
+    kernel_id: str
+    session_id: str
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    pass
+
+
+# --- downwards: control to worker --------------------------------------------------------
+
+
+class Start(_Message, tag="start"):
+    """The first message: all that a worker has to know."""
+
+    settings: WorkerSettings
+    routes: tuple[Route, ...]
+
+
+class Ping(_Message, tag="ping"):
+    """Answer with a `Pong` of the same number: are you alive?"""
+
+    number: int
+
+
+class Drain(_Message, tag="drain"):
+    """Stop accepting, let running requests finish, close tunnels, then exit, within `seconds`."""
+
+    seconds: float
+
+
+# --- upwards: worker to control ----------------------------------------------------------
+
+
+class Ready(_Message, tag="ready"):
+    """The worker accepts connections."""
+
+
+class Pong(_Message, tag="pong"):
+    """The worker's loop turns."""
+
+    number: int
+
+
+class TunnelOpened(_Message, tag="tunnel_opened"):
+    """An instance has answered 101 to a kernel channel: a connection of a notebook session begins."""
+
+    tunnel: int
+    """Unique among the tunnels of this worker process."""
+    notebook: NotebookKey
+    user: str
+    """`sub` of the accepted token, or a digest of a token that has none."""
+    token: str
+    """For reporting the session; kept in memory only."""
+    at: float
+    """Unix time."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"TunnelOpened(tunnel={self.tunnel}, notebook={self.notebook}, user={self.user!r})"
+
+
+class TunnelEnded(_Message, tag="tunnel_ended"):
+    """A connection of a notebook session is over."""
+
+    tunnel: int
+    reason: str
+    at: float
+    """Unix time."""
+    bytes_up: int
+    """From the browser to the instance."""
+    bytes_down: int
+
+
+type Downwards = Start | Ping | Drain
+type Upwards = Ready | Pong | TunnelOpened | TunnelEnded
+type Message = Downwards | Upwards
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
+    Start | Ping | Drain | Ready | Pong | TunnelOpened | TunnelEnded
+)
+
+
+class Mailbox(asyncio.Protocol):
+    """One end of the pipe.
+
+    `received` is called with each message, in order; `lost` once, when the other process is gone.
+    Neither may raise.
+    """
+
+    def __init__(self, received: Callable[[Message], None], lost: Callable[[], None]) -> None:
+        self._received = received
+        self._lost = lost
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer = bytearray()
+
+    @classmethod
+    async def open(
+        cls, sock: socket.socket, received: Callable[[Message], None], lost: Callable[[], None]
+    ) -> "Mailbox":
+        """Take over `sock` (one half of a socket pair), which belongs to the mailbox from here on."""
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, mailbox = await loop.create_connection(lambda: cls(received, lost), sock=sock)
+        return mailbox
+
+    def send(self, message: Message) -> None:
+        """Send without waiting; dropped when the other process is gone (`lost` has said so)."""
+        if self._transport is not None:
+            body = _encoder.encode(message)
+            self._transport.write(len(body).to_bytes(_LENGTH, "big") + body)
+
+    def close(self) -> None:
+        """Close after what was sent has been written; `lost` follows."""
+        if self._transport is not None:
+            self._transport.close()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 -- a stream socket has no other
+        self._transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH:
+            length = int.from_bytes(self._buffer[:_LENGTH], "big")
+            if length > _LARGEST:
+                raise ValueError(f"a message of {length} bytes: the mailbox is out of step")
+            if len(self._buffer) < _LENGTH + length:
+                return
+            body = bytes(self._buffer[_LENGTH : _LENGTH + length])
+            del self._buffer[: _LENGTH + length]
+            self._received(_decoder.decode(body))
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._lost()

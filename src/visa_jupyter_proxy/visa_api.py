@@ -1,0 +1,182 @@
+"""The client of the VISA API server: the only file that speaks to it (contract section 2).
+
+Answers are distrusted like everything else from outside: bounded in size and time, redirects are not
+followed, and only the few fields that are named here leave this file.
+"""
+
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import Final, override
+
+import aiohttp
+import msgspec
+
+from visa_jupyter_proxy.errors import (
+    InstanceNotFound,
+    ProxyError,
+    TokenRejected,
+    VisaInvalid,
+    VisaTimeout,
+    VisaUnreachable,
+)
+
+_LARGEST_ANSWER: Final = 2**20
+"""An instance with all its members is a few KiB; a body beyond 1 MiB is no answer."""
+
+_LARGEST_ID: Final = 2**63 - 1
+"""Instance ids are a PostgreSQL bigint at the VISA API."""
+
+_UP: Final = frozenset({"ACTIVE", "PARTIALLY_ACTIVE", "ACTIVE_MIGRATING"})
+
+
+class Instance:
+    """What is kept of the API's answer about an instance; `values` may be secret and are never shown."""
+
+    __slots__ = ("host", "id", "owner", "state", "values")
+
+    def __init__(self, id: int, host: str | None, state: str, owner: str | None, values: Mapping[str, str]):  # noqa: A002
+        self.id = id
+        self.host = host
+        """The address as the API gave it, unchecked; None while it has none."""
+        self.state = state
+        self.owner = owner
+        """User id of the member whose role is OWNER."""
+        self.values = values
+        """What `setHeaders` of some route may name: `computeId`, `id`, `uid`, `owner`."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the state is one in which services are expected to answer. A hint, no more."""
+        return self.state in _UP
+
+    @override
+    def __repr__(self) -> str:
+        return f"Instance(id={self.id}, state={self.state!r})"
+
+
+class _User(msgspec.Struct):
+    id: str | int | None = None
+
+
+class _Member(msgspec.Struct):
+    role: str | None = None
+    user: _User | None = None
+
+
+class _Data(msgspec.Struct):
+    id: int
+    state: str | None = None
+    ipAddress: str | None = None  # noqa: N815 -- the API's own names
+    computeId: str | None = None  # noqa: N815
+    uid: str | None = None
+    members: list[_Member] | None = None
+
+
+class _Answer(msgspec.Struct):
+    data: _Data
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+class VisaApi:
+    """The calls that this proxy makes. Needs a running loop; close it with `close`.
+
+    Every call raises `VisaUnreachable`, `VisaTimeout` (after `timeout_s` in all) or `VisaInvalid`,
+    and what its own docstring says. A cancelled call leaves nothing behind.
+    """
+
+    def __init__(
+        self, base_url: str, *, ca_file: str | None, timeout_s: float, placeholders: Iterable[str] = ()
+    ) -> None:
+        """`placeholders`: the names of `Instance.values` to keep; the rest of the answer is dropped."""
+        context = ssl.create_default_context(cafile=ca_file) if base_url.startswith("https:") else True
+        self._base_url = base_url
+        self._placeholders = frozenset(placeholders)
+        self._session = aiohttp.ClientSession(
+            # One connection for each question that may be under way; callers bound those.
+            connector=aiohttp.TCPConnector(limit=0, ssl=context),
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Neither HTTP_PROXY nor .netrc may divert a token (case 140).
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections to the API."""
+        await self._session.close()
+
+    async def get_instance(self, token: str, instance_id: int) -> Instance:
+        """Ask whether the owner of `token` owns the instance; moves its inactivity clock.
+
+        Raises `TokenRejected` (401) and `InstanceNotFound` (403, 404).
+        """
+        body = await self._call("GET", f"/jupyter/instances/{instance_id}", token=token)
+        try:
+            data = _answer.decode(body).data
+        except (msgspec.DecodeError, RecursionError):
+            # Neither text nor position of the decoder: it may quote the answer.
+            raise VisaInvalid("the answer about an instance is not what the contract says") from None
+        if data.id != instance_id:
+            raise VisaInvalid("the answer is about another instance than asked")
+        return self._instance(data)
+
+    async def open_notebook(self, token: str, instance_id: int, kernel_id: str, session_id: str) -> None:
+        """Report that a notebook session is open. Raises `TokenRejected` and `InstanceNotFound`."""
+        await self._report("open", instance_id, kernel_id, session_id, token=token)
+
+    async def close_notebook(self, instance_id: int, kernel_id: str, session_id: str) -> None:
+        """Report that a notebook session is closed: idempotent, and needs no token."""
+        await self._report("close", instance_id, kernel_id, session_id, token=None)
+
+    async def _report(
+        self, what: str, instance_id: int, kernel_id: str, session_id: str, *, token: str | None
+    ) -> None:
+        body = msgspec.json.encode({"kernelId": kernel_id, "sessionId": session_id})
+        await self._call("POST", f"/jupyter/instances/{instance_id}/notebook/{what}", token=token, body=body)
+
+    async def _call(self, method: str, path: str, *, token: str | None, body: bytes | None = None) -> bytes:
+        fields = {"Accept": "application/json"}
+        if token is not None:
+            fields["Authorization"] = f"Bearer {token}"
+        if body is not None:
+            fields["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(
+                method, self._base_url + path, headers=fields, data=body, allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    raise _refusal(response.status)
+                return await _bounded(response)
+        except TimeoutError:
+            raise VisaTimeout("no answer in time") from None
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            raise VisaUnreachable(type(error).__name__) from None
+        except aiohttp.ClientError as error:
+            raise VisaInvalid(type(error).__name__) from None
+
+    def _instance(self, data: _Data) -> Instance:
+        owner = next((m.user.id for m in data.members or () if m.role == "OWNER" and m.user), None)
+        owner = None if owner is None else str(owner)
+        known = {"computeId": data.computeId, "id": str(data.id), "uid": data.uid, "owner": owner}
+        values = {name: value for name, value in known.items() if name in self._placeholders and value}
+        return Instance(data.id, data.ipAddress or None, data.state or "UNKNOWN", owner, values)
+
+
+def _refusal(status: int) -> ProxyError:
+    match status:
+        case 401:
+            return TokenRejected("the API answered 401")
+        case 403 | 404:
+            return InstanceNotFound(f"the API answered {status}")
+        case _:
+            return VisaInvalid(f"the API answered {status}")
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _LARGEST_ANSWER:
+            raise VisaInvalid("the answer is larger than any answer")
+    return bytes(body)
