@@ -1,0 +1,81 @@
+# Everything installs itself into .venv; nothing outside this directory changes, except that `make test`
+# installs Debian's chromium where it is missing and may be installed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# Fonts, because a browser without any shows boxes instead of letters.
+CHROMIUM := chromium fonts-dejavu-core
+PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
+
+.PHONY: help demo test lint format picture pins clean chromium
+
+help:  ## Show this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+
+demo: .venv/demo.stamp  ## Start VISA (a stand-in), JupyterLab and the proxy, and print the links
+	@$(BIN)/python -m visa_jupyter_proxy demo
+
+test: lint chromium  ## Check everything: style, types, imports, then all tests in real processes and a real browser
+	@$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp  ## Check style, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/dev.stamp  ## Repair what can be repaired by itself
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+picture: .venv/dev.stamp chromium  ## Take the README's picture anew
+	@PICTURE=docs/images/jupyterlab.png $(BIN)/python -m pytest tests/e2e/test_jupyterlab.py
+
+# The build backend is pinned with the rest, so that nothing is fetched without a hash.
+pins: .venv/pyvenv.cfg  ## Pin the newest versions that pyproject.toml allows
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(BIN)/python -m venv "$$tmp/uv"; "$$tmp/uv/bin/pip" install --quiet uv; \
+	export UV_CUSTOM_COMPILE_COMMAND='make pins'; \
+	pin() { printf 'hatchling\neditables\n' | "$$tmp/uv/bin/uv" pip compile --quiet --universal --upgrade \
+	  --generate-hashes --no-emit-index-url --python-version 3.12 pyproject.toml - "$$@"; }; \
+	pin --extra demo -o requirements.txt; \
+	pin --extra demo --group dev -c requirements.txt -o requirements-dev.txt
+
+clean:  ## Remove what was installed and made here
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/e2e/artifacts
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/demo.stamp: requirements.txt pyproject.toml .venv/pyvenv.cfg
+.venv/dev.stamp: requirements-dev.txt pyproject.toml .venv/pyvenv.cfg
+.venv/demo.stamp .venv/dev.stamp:
+	@echo "Installing $< ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Each candidate is run, for pyenv's shims may stand for nothing.
+.venv/pyvenv.cfg:
+	@no_venv=; \
+	for python in python3.13 python3.12 python3.14 python3 \
+	    $$(ls -d "$(PYENV)"/{3.13,3.12,3.14}.*/bin/python 2>/dev/null); do \
+	  version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 12))' \
+	    2>/dev/null) || continue; \
+	  if ! "$$python" -c 'import ensurepip' 2>/dev/null; then no_venv=$$version; continue; fi; \
+	  echo "Creating .venv with Python $$version ..."; \
+	  exec "$$python" -m venv --clear .venv; \
+	done; \
+	if [ "$$no_venv" ]; then echo "Python $$no_venv cannot make virtual environments yet:  apt-get install python$$no_venv-venv"; \
+	else echo "No Python 3.12 or newer found, neither as python3.13, python3.12, python3.14 or python3, nor pyenv's."; \
+	  echo "On Debian 13:  apt-get install python3 python3-venv;  with pyenv:  pyenv install 3.13"; fi >&2; exit 1
+
+chromium:
+	@if command -v chromium >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
+	  echo "The tests need a browser:  apt-get install --no-install-recommends $(CHROMIUM)" >&2; exit 1; fi; \
+	echo "Installing $(CHROMIUM) ..."; \
+	$$sudo apt-get -qq update; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(CHROMIUM)
