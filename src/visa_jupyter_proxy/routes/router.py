@@ -1,0 +1,138 @@
+"""From the target of a request to its route, its instance and the target to send.
+
+Two things must never differ: the instance that is authorised and the one that is contacted, and the
+path that was checked and the one that the instance understands. So targets are taken as they came,
+never decoded or merged, and whatever some server could take for a dot segment is refused.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import regress
+
+from visa_jupyter_proxy.errors import BadRequest, NoRoute
+from visa_jupyter_proxy.routes.javascript import Replacement
+from visa_jupyter_proxy.routes.route import PLACEHOLDER, Route
+
+_LARGEST_ID: Final = 2**63 - 1
+"""Instance ids are a PostgreSQL bigint at the VISA API."""
+
+_MOST_DIGITS: Final = len(str(_LARGEST_ID))
+"""Looked at first: Python refuses to read a number of thousands of digits."""
+
+# Tomcat and its kin cut `;...` off a segment before they resolve it, some servers take `\` for `/`.
+# The dot stands first because `re` is quick to find a literal; what is before it is looked at then.
+_DOT_SEGMENT: Final = re.compile(rb"\.(?<![^/\\;]\.)\.?(?![^/\\;])")
+
+# An ASCII character as a longer sequence than UTF-8 allows (RFC 3629 10): `%c0%ae` is a dot to some.
+_OVERLONG: Final = re.compile(
+    rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|\xf0\x80[\x80\x81][\x80-\xbf]"
+)
+
+
+class Match(msgspec.Struct, frozen=True):
+    """Where a request goes."""
+
+    route: Route
+    instance_id: int
+    target: bytes
+    """What to send: the target of the request after `pathRewrite`."""
+    prefix: bytes
+    """The path of the request up to and including the id, such as `/visafs/12`."""
+
+
+class _Compiled:
+    __slots__ = ("regex", "rewrites", "route")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.regex = regress.Regex(route.match)
+        self.rewrites = tuple(Replacement(rule.pattern, rule.replacement) for rule in route.path_rewrite)
+
+
+class Router:
+    """Finds the route of a request. `routes` are those of `load`: checked, so their patterns are valid."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._compiled = tuple(map(_Compiled, routes))
+        # For an upgrade, the first route with `ws`; if none matches, the first route (contract section 1).
+        self._for_websocket = tuple(sorted(self._compiled, key=lambda one: not one.route.ws))
+        self.placeholders = frozenset(
+            name
+            for one in self._compiled
+            for _, value in one.route.set_headers
+            for name in PLACEHOLDER.findall(value)
+        )
+        """The names that any `setHeaders` asks for."""
+
+    def match(self, target: bytes, *, websocket: bool) -> Match:
+        """Return where `target` (in origin form, as it came) goes.
+
+        `websocket`: the request is an upgrade; the route found may yet have no `ws`, then it is plain HTTP.
+        Raises `BadRequest` for a dot segment in the path and for bytes beyond ASCII, and `NoRoute`.
+        """
+        path_end = target.find(b"?")
+        if path_end < 0:
+            path_end = len(target)
+        if _has_dot_segment(target[:path_end]):
+            raise BadRequest("a dot segment in the path")
+        if not target.isascii():
+            raise BadRequest("bytes beyond ASCII in the target")
+        text = target.decode("ascii")
+        for one in self._for_websocket if websocket else self._compiled:
+            found = one.regex.find(text)
+            if found is not None:
+                group = found.group(1)
+                if group is None:
+                    raise NoRoute("the id is not in the target")
+                prefix = target[: min(path_end, group.stop)]
+                return Match(one.route, _instance_id(text[group]), _rewritten(one, text, target), prefix)
+        raise NoRoute("no route matches")
+
+
+def _instance_id(text: str) -> int:
+    # One spelling for one instance: ASCII digits (the target is ASCII) without a leading zero.
+    if (
+        text.isdigit()
+        and len(text) <= _MOST_DIGITS
+        and text[0] != "0"
+        and (number := int(text)) <= _LARGEST_ID
+    ):
+        return number
+    raise NoRoute("the id is no instance id")
+
+
+def _rewritten(one: _Compiled, text: str, target: bytes) -> bytes:
+    for rule in one.rewrites:
+        rewritten = rule.apply(text)
+        if rewritten is not None:
+            return _sendable(rewritten)
+    return target
+
+
+def _sendable(text: str) -> bytes:
+    # A rule may take the first slash away, and the original sends one all the same.
+    target = text.encode("ascii") if text.startswith("/") else b"/" + text.encode("ascii")
+    # What is left of a path may be joined to a dot segment: `/x/1/a./b` without `x/1/a.` in the middle.
+    if _has_dot_segment(target.partition(b"?")[0]):
+        raise BadRequest("a dot segment in the path, after pathRewrite")
+    return target
+
+
+def _has_dot_segment(path: bytes) -> bool:
+    if b"%" in path:
+        # Twice, as a server behind a server would; decoding takes no plain dot or slash away.
+        path = _decoded(_decoded(path))
+    return b"." in path and _DOT_SEGMENT.search(path) is not None
+
+
+def _decoded(path: bytes) -> bytes:
+    return _OVERLONG.sub(_shortest, unquote_to_bytes(path))
+
+
+def _shortest(found: re.Match[bytes]) -> bytes:
+    # The last seven bits of an overlong sequence are those of its last two bytes.
+    return bytes([((found[0][-2] & 0x01) << 6) | (found[0][-1] & 0x3F)])
