@@ -69,28 +69,26 @@ def run(*, port: int = 8088, api_port: int = 8086, logs: Path | None = None, as_
         return 2
     orphans = Orphans()
     try:
-        with tempfile.TemporaryDirectory(prefix="visa-demo-", ignore_cleanup_errors=True) as folder:
-            demo = _Demo(_addresses(port, api_port), Path(folder), logs, as_json=as_json)
-            orphans.adopt()
-            try:
-                asyncio.run(_until_told(demo))
-            finally:
-                orphans.kill()
+        orphans.adopt()
+        asyncio.run(_until_told(_addresses(port, api_port), logs, orphans, as_json=as_json))
     except (PartFailed, OSError) as error:
         _say(str(error))
         return 1
     return 0
 
 
-async def _until_told(demo: "_Demo") -> None:
+async def _until_told(at: Addresses, logs: Path | None, orphans: Orphans, *, as_json: bool) -> None:
     told = asyncio.Event()
     for number in _STOPPING:
         # Once is enough: what stops has its own deadline, and must not be interrupted.
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    try:
-        await first(demo.run(), told.wait())
-    finally:
-        await demo.stop()
+    with tempfile.TemporaryDirectory(prefix="visa-demo-") as folder:
+        demo = _Demo(at, Path(folder), logs, as_json=as_json)
+        try:
+            await first(demo.run(), told.wait())
+        finally:
+            await demo.stop()
+            orphans.kill()
 
 
 class _Demo:

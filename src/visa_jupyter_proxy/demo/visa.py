@@ -202,7 +202,7 @@ class Visa:
         token = _bearer(request)
         user = self.tokens.verify(token) if token else None
         if user is None:
-            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"}, body=b"")
+            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"}, text="")
         return user
 
     def _end(self, key: NotebookKey, *, by: str) -> None:
