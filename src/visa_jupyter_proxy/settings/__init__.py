@@ -1,0 +1,13 @@
+"""What the operator sets, read and checked once, at the start.
+
+- `settings` has every setting with its default and meaning, and `load`.
+- `variables` collects what was set: the environment, `.env`, files.
+- `parsing` turns the text of a variable into a value, or says what is allowed.
+
+Only `cli` and `control` import this: a worker gets plain values.
+"""
+
+from visa_jupyter_proxy.routes import ConfigurationError
+from visa_jupyter_proxy.settings.settings import FIELDS, PREFIX, Settings, load
+
+__all__ = ["FIELDS", "PREFIX", "ConfigurationError", "Settings", "load"]

@@ -1,0 +1,207 @@
+"""What the operator sets: variables of the environment or of `.env`, read and checked once, at the start.
+
+Every variable has the prefix `VISA_JUPYTER_PROXY_`; the field's name is the rest in lower case, its default
+stands as one would write it. An empty value means unset. Any variable can be given as `<NAME>_FILE`: the
+file's content is the value, and is never shown.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, override
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from visa_jupyter_proxy.mailbox import WorkerSettings
+from visa_jupyter_proxy.routes import ConfigurationError
+from visa_jupyter_proxy.settings import parsing, variables
+
+PREFIX = "VISA_JUPYTER_PROXY_"
+
+type Port = Annotated[int, parsing.whole_number(1, 65535)]
+type ListeningPort = Annotated[int, parsing.whole_number(0, 65535)]
+type Timeout = Annotated[float, parsing.seconds(above_zero=True)]
+type Duration = Annotated[float, parsing.seconds(above_zero=False)]
+type Hosts = Annotated[tuple[str, ...], parsing.comma_separated(parsing.host)]
+type Networks = Annotated[tuple[str, ...], parsing.comma_separated(parsing.network)]
+type Origins = Annotated[tuple[str, ...], parsing.comma_separated(parsing.origin)]
+
+
+def _setting(default: str | None, description: str) -> Any:
+    return Field(default=default, description=description)
+
+
+class Settings(BaseSettings):
+    """All settings, checked. `load` makes one; fields given to the class itself are checked too."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True)
+
+    working_directory: Path = Field(default_factory=Path.cwd, exclude=True)
+    """Not a variable: what relative paths are relative to."""
+
+    server_host: Annotated[str, parsing.host_name] = _setting(
+        "0.0.0.0",  # noqa: S104 -- the original's default: in a container any other is of no use
+        "Address to listen on; `::` is all addresses, IPv6 and IPv4.",
+    )
+    server_port: ListeningPort = _setting("8088", "Port to listen on; 0 takes a free one, for tests.")
+    api_host: Annotated[str, parsing.host_name] = _setting(
+        "localhost", "Host of the VISA API server, used unless `API_URL` is set."
+    )
+    api_port: Port = _setting("8086", "Port of the VISA API server, used unless `API_URL` is set.")
+    api_url: Annotated[str | None, parsing.url] = _setting(
+        None, "Base URL of the VISA API, `http` or `https`; wins over host and port: `http://HOST:PORT/api`."
+    )
+    api_ca_file: Annotated[Path | None, parsing.certificate_file] = _setting(
+        None, "PEM file with the authorities to trust for an `https` API; the system's own when unset."
+    )
+    api_timeout_s: Timeout = _setting(
+        "10",
+        "Seconds for a whole answer of the VISA API; its own question to the identity provider takes 2.5.",
+    )
+    cache_refresh_time_s: Duration = _setting(
+        "60", "Seconds for which an authorisation is reused; 0 asks the VISA API for every request."
+    )
+    storage_dir: Annotated[Path, parsing.path] = _setting(
+        "data", "Directory for the journal of notebook sessions; made when missing."
+    )
+    config_file: Annotated[Path | None, parsing.path] = _setting(
+        None, "The routes; when unset, `proxy.conf.json` in the working directory, or else the one shipped."
+    )
+    instance_networks: Annotated[tuple[str, ...] | None, parsing.comma_separated(parsing.network)] = _setting(
+        None,
+        "Networks an instance may be in; when unset, all unicast addresses except loopback and link-local.",
+    )
+    trusted_proxies: Networks = _setting(
+        "127.0.0.0/8,::1/128",
+        "Networks of the proxies whose `X-Forwarded-*` and `X-Request-Id` are believed.",
+    )
+    server_names: Hosts = _setting(
+        "", "Host names this proxy answers for, without ports; when unset, `Host` is not checked."
+    )
+    allowed_origins: Origins = _setting(
+        "", "Origins, besides the proxy's own, whose pages may open WebSockets: `https://visa.example.org`."
+    )
+    access_log: Annotated[str, parsing.one_of("off", "errors", "all")] = _setting(
+        "errors",
+        "Which requests get a line in the log: none (`off`), refused and failed ones (`errors`), `all`.",
+    )
+    connect_timeout_s: Timeout = _setting(
+        "5", "Seconds to connect to an instance; nginx has 60, but an instance is on the same network."
+    )
+    response_timeout_s: Timeout = _setting(
+        "300",
+        "Seconds until the head of an instance's response; nginx has 60, but cells and uploads take longer.",
+    )
+    idle_timeout_s: Timeout = _setting(
+        "75", "Seconds for which a connection without a request is kept open, as nginx's `keepalive_timeout`."
+    )
+    header_timeout_s: Timeout = _setting(
+        "10", "Seconds for a whole request head; nginx has 60, HAProxy's documentation advises 10."
+    )
+    drain_s: Duration = _setting(
+        "8", "Seconds for what is running to end after SIGTERM; Docker kills after 10."
+    )
+    log_level: Annotated[str, parsing.one_of(*parsing.LOG_LEVELS)] = _setting(
+        "info", "Least severe level that is logged, by its syslog name (RFC 5424 6.2.1)."
+    )
+    log_timezone: Annotated[str | None, parsing.timezone] = _setting(
+        None, "IANA time zone of the log's timestamps, such as `Europe/Paris`; the system's own when unset."
+    )
+    log_syslog_host: Annotated[str | None, parsing.host_name] = _setting(
+        None, "Host to send the log to as well, by UDP; used when host, port and app name are all set."
+    )
+    log_syslog_port: Annotated[int | None, parsing.whole_number(1, 65535)] = _setting(
+        None, "Port of the syslog host, 514 by custom (RFC 5426 3.3)."
+    )
+    log_syslog_app_name: str | None = _setting(None, "APP-NAME of the syslog messages (RFC 5424 6.2.5).")
+
+    @property
+    def api_base_url(self) -> str:
+        """Base URL of the VISA API, without a slash at its end."""
+        return self.api_url or f"http://{parsing.in_url(self.api_host)}:{self.api_port}/api"
+
+    def config_path(self) -> Path:
+        """Return where the routes are. Whether the file can be used is for `routes.load` to say."""
+        if self.config_file is not None:
+            return self.config_file
+        path = self.working_directory / "proxy.conf.json"
+        return path if path.exists() else Path(str(resources.files("visa_jupyter_proxy") / "proxy.conf.json"))
+
+    def for_worker(self) -> WorkerSettings:
+        """Return what a worker has to know, as plain values."""
+        return WorkerSettings(
+            api_url=self.api_base_url,
+            api_ca_file=None if self.api_ca_file is None else str(self.api_ca_file),
+            api_timeout_s=self.api_timeout_s,
+            cache_refresh_time_s=self.cache_refresh_time_s,
+            instance_networks=self.instance_networks,
+            trusted_proxies=self.trusted_proxies,
+            server_names=self.server_names,
+            allowed_origins=self.allowed_origins,
+            access_log=self.access_log,
+            connect_timeout_s=self.connect_timeout_s,
+            response_timeout_s=self.response_timeout_s,
+            idle_timeout_s=self.idle_timeout_s,
+            header_timeout_s=self.header_timeout_s,
+            drain_s=self.drain_s,
+            log_level=self.log_level,
+            log_timezone=self.log_timezone,
+            log_syslog_host=self.log_syslog_host,
+            log_syslog_port=self.log_syslog_port,
+            log_syslog_app_name=self.log_syslog_app_name,
+        )
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load` reads the environment, for the files and for mistakes that name what was written where.
+        return (init_settings,)
+
+
+FIELDS = tuple(name for name in Settings.model_fields if name != "working_directory")
+"""The settings in the order of the documentation; `PREFIX + name.upper()` is the variable."""
+
+
+def load(
+    environ: Mapping[str, str] = os.environ, directory: Path | None = None
+) -> tuple[Settings, tuple[str, ...]]:
+    """Read the settings from `environ` and `directory / ".env"`; the former wins.
+
+    The second part of the answer are warnings. Raises `ConfigurationError` with every mistake.
+    `directory` is the working directory unless given.
+    """
+    directory = Path.cwd() if directory is None else directory
+    given = variables.read(PREFIX, [name.upper() for name in FIELDS], environ, directory)
+    mistakes = list(given.mistakes)
+    texts: dict[str, Any] = {name.lower(): value.text for name, value in given.values.items()}
+    try:
+        settings = Settings(working_directory=directory, **texts)
+    except ValidationError as error:
+        mistakes += _mistakes(error, given)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return settings, (*given.warnings, *_half_a_syslog(settings))
+
+
+def _mistakes(error: ValidationError, given: variables.Given) -> Iterator[str]:
+    for mistake in error.errors(include_url=False, include_input=False):
+        name = str(mistake["loc"][0]).upper()
+        # Pydantic's own words for what no parser sees: a text that is no UTF-8.
+        allowed = mistake.get("ctx", {}).get("error", mistake["msg"])
+        yield f"{PREFIX}{name}: {given.shown(name)} cannot be used: {allowed}"
+
+
+def _half_a_syslog(settings: Settings) -> Iterator[str]:
+    names = ("log_syslog_host", "log_syslog_port", "log_syslog_app_name")
+    missing = [PREFIX + name.upper() for name in names if getattr(settings, name) is None]
+    if 0 < len(missing) < len(names):
+        yield f"Nothing is sent to syslog: {' and '.join(missing)} would have to be set too."
