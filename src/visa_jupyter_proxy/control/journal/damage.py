@@ -1,0 +1,77 @@
+"""Database files that are none: set aside under another name, never deleted."""
+
+import fcntl
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+_log = structlog.get_logger(__name__)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether SQLite says that the file is damaged, or no database at all."""
+    cause = _cause(error)
+    # The low byte is the primary code, the rest says more of it (sqlite.org/rescode.html).
+    return cause is not None and cause.sqlite_errorcode & 0xFF in _DAMAGED
+
+
+def describe(error: BaseException) -> str:
+    """Give the reason in a few words without values."""
+    cause = _cause(error)
+    if cause is not None:
+        return f"{cause.sqlite_errorname}: {cause}"
+    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a damaged database and its companions; None when it is sound after all. Blocks.
+
+    A lock file makes processes that share the directory do this one after the other: the second finds
+    the new database of the first, and leaves it alone.
+    """
+    with path.with_name(path.name + ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists() or _is_sound(path):
+            return None
+        aside = _free_name(path)
+        # The companions first: without the database they mean nothing to whoever opens it meanwhile.
+        for ending in ("-wal", "-shm", ""):
+            companion = path.with_name(path.name + ending)
+            if companion.exists():
+                companion.rename(aside.with_name(aside.name + ending))
+    _log.error(
+        "the journal was damaged: it has been set aside and a new one is begun",
+        journal=str(path),
+        kept_as=str(aside),
+    )
+    return aside
+
+
+def _cause(error: BaseException | None) -> sqlite3.Error | None:
+    while error is not None:
+        original = getattr(error, "orig", None) or error
+        if isinstance(original, sqlite3.Error) and hasattr(original, "sqlite_errorcode"):
+            return original
+        error = error.__cause__
+    return None
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether SQLite finds no fault; a file that cannot be opened now is left alone, too."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+            return connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
+    except sqlite3.Error as error:
+        return not is_damage(error)
+
+
+def _free_name(path: Path) -> Path:
+    stem = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    names = (path.with_name(stem if n == 0 else f"{stem}-{n}") for n in range(1000))
+    return next(name for name in names if not name.exists())

@@ -1,0 +1,100 @@
+"""What is written to the journal, and what the journal says about it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Literal
+from uuid import uuid4
+
+from visa_jupyter_proxy.mailbox import NotebookKey
+
+type Kind = Literal["open", "close"]
+
+
+class ReportState(StrEnum):
+    """How far a report has come; every state but PENDING is final."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    """The API knows no such instance of this user: nothing was opened there."""
+    NOT_DELIVERED = "not delivered"
+    """No token was left with which it could have been delivered."""
+
+
+LONGEST_ID: Final = 150
+"""What the VISA API can keep of an id (contract section 2)."""
+
+
+def is_reportable(key: NotebookKey) -> bool:
+    """Whether the VISA API can be told of this session; printable, since its database refuses a NUL."""
+    return all(0 < len(name) <= LONGEST_ID and name.isprintable() for name in (key.kernel_id, key.session_id))
+
+
+def new_id() -> str:
+    """Make an id for a row: random, so that it is unique without asking anybody."""
+    return uuid4().hex
+
+
+@dataclass(slots=True)
+class Opened:
+    """A connection of a session has begun."""
+
+    connection: str
+    worker: int
+    tunnel: int
+    key: NotebookKey
+    user: str
+    token: str = field(repr=False)
+    """For the report; stays in memory."""
+    at: float
+    session: str
+    """Id of the session, if this connection turns out to open one."""
+    report: str | None
+    """Id of its report, if one is due; None when the session cannot be reported."""
+    first: bool
+    """Whether this is the only connection of its session in this process."""
+    released: bool = False
+    """The report was decided without the journal, which could not be written then."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """A connection of a session is over."""
+
+    connection: str
+    key: NotebookKey
+    at: float
+    reason: str
+    bytes_up: int | None
+    """None when it is not known any more."""
+    bytes_down: int | None
+    report: str | None
+    last: bool
+    """Whether the session has no other connection in this process."""
+    released: bool = False
+
+
+@dataclass(slots=True)
+class Settled:
+    """A report has reached its final state."""
+
+    report: str
+    state: ReportState
+    attempts: int
+    at: float
+
+
+type Record = Opened | Ended | Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A report that is in the journal and has to be delivered by the process that is told so."""
+
+    report: str
+    kind: Kind
+    key: NotebookKey
+    number: int
+    """Its place in the order of its key."""
+    blocked: bool = False
+    """An earlier report of this key is pending with another owner: wait for that."""

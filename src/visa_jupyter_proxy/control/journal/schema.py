@@ -1,0 +1,113 @@
+"""The tables, in portable SQLAlchemy Core. `migrations` makes them; a test compares the two.
+
+Times are Unix time in seconds, of the clock on the wall: they are for people and decide nothing.
+No token is ever written here.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata: Final = MetaData()
+
+_ID: Final = String(32)
+"""A random UUID in hexadecimal, made by whoever writes the row, so that it is known without the store."""
+
+_TIME: Final = Float(53)
+
+owners: Final = Table(
+    "owners",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    # Alive is whose counter moves, on the observer's own clock; no wall clock and no pid decides.
+    Column("beats", BigInteger, nullable=False),
+    Column("beat_at", _TIME, nullable=False),
+    Column("started_at", _TIME, nullable=False),
+    Column("stopped_at", _TIME),
+)
+"""Every control process that ever wrote here."""
+
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("instance_id", BigInteger, nullable=False),
+    Column("kernel_id", Text, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("opened_at", _TIME, nullable=False),
+    Column("closed_at", _TIME),
+    Index("sessions_key", "instance_id", "kernel_id", "session_id"),
+    # The rule itself: a key is open at most once, whoever writes.
+    Index(
+        "sessions_open",
+        "instance_id",
+        "kernel_id",
+        "session_id",
+        unique=True,
+        sqlite_where=text("closed_at IS NULL"),
+        postgresql_where=text("closed_at IS NULL"),
+    ),
+)
+"""Notebook sessions; one that is closed and opened again is a new row."""
+
+connections: Final = Table(
+    "connections",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("session", _ID, ForeignKey("sessions.id"), nullable=False),
+    Column("owner", _ID, ForeignKey("owners.id"), nullable=False),
+    Column("worker", Integer, nullable=False),
+    Column("tunnel", BigInteger, nullable=False),
+    Column("opened_at", _TIME, nullable=False),
+    Column("ended_at", _TIME),
+    Column("reason", Text),
+    Column("bytes_up", BigInteger),
+    Column("bytes_down", BigInteger),
+    Index("connections_session", "session"),
+    Index(
+        "connections_open",
+        "owner",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+)
+"""The WebSockets that carried a session."""
+
+reports: Final = Table(
+    "reports",
+    metadata,
+    # The order in which reports of one key must reach the API.
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", _ID, nullable=False, unique=True),
+    Column("session", _ID, ForeignKey("sessions.id"), nullable=False),
+    # Who delivers it: whoever had the connection that caused it, until somebody takes over.
+    Column("owner", _ID, ForeignKey("owners.id"), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("settled_at", _TIME),
+    Index("reports_session", "session"),
+    Index(
+        "reports_pending",
+        "owner",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+)
+"""What the VISA API is told: `kind` is open or close; `state` is one of `records.ReportState`."""

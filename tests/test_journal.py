@@ -1,0 +1,508 @@
+"""The journal: what it keeps, what a broken store does to it, and what it does to a broken store."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+from support.sessions import TOKEN, key, rows
+from visa_jupyter_proxy.control.journal import Journal, damage
+from visa_jupyter_proxy.control.journal.backlog import Backlog
+from visa_jupyter_proxy.control.journal.migrations import migrate
+from visa_jupyter_proxy.control.journal.records import (
+    Due,
+    Ended,
+    Opened,
+    ReportState,
+    Settled,
+    is_reportable,
+)
+from visa_jupyter_proxy.control.journal.schema import metadata
+from visa_jupyter_proxy.control.journal.store import JournalUnavailable, OwnerGone, RecordRefused
+from visa_jupyter_proxy.mailbox import NotebookKey
+
+
+def an_opened(number: int, session: int | None = None) -> Opened:
+    notebook = key(number if session is None else session)
+    return Opened(
+        connection=f"c{number}",
+        worker=1,
+        tunnel=number,
+        key=notebook,
+        user="anna",
+        token=TOKEN,
+        at=1000.0,
+        session=f"s{number}",
+        report=f"open{number}",
+        first=True,
+    )
+
+
+def an_ended(number: int, session: int | None = None) -> Ended:
+    return Ended(
+        connection=f"c{number}",
+        key=key(number if session is None else session),
+        at=1001.0,
+        reason="browser closed",
+        bytes_up=11,
+        bytes_down=22,
+        report=f"close{number}",
+        last=True,
+    )
+
+
+@asynccontextmanager
+async def journal_in(directory: Path, *owners: str) -> AsyncIterator[Journal]:
+    journal = Journal(directory)
+    try:
+        for owner in owners:
+            await journal.register(owner, "node", 1, 1000.0)
+        yield journal
+    finally:
+        await journal.close()
+
+
+_DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Root may write anywhere: put that privilege down for a while (capabilities(7)).
+
+    It is a thread's own; the journal's threads are started by this one and inherit its state.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    before = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, before) == 0
+    less = (ctypes.c_uint32 * 6)(*before)
+    less[0] &= ~(_DAC_OVERRIDE | _DAC_READ_SEARCH)
+    assert libc.capset(header, less) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0
+
+
+class TestWriting:
+    def test_a_connection_opens_a_session_and_its_end_closes_it(self, tmp_path: Path) -> None:
+        """The first connection makes an open due, the end of the last one a close."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                due = await journal.write("me", [an_opened(1), an_ended(1)])
+            assert [
+                Due("open1", "open", key(1), number=1),
+                Due("close1", "close", key(1), number=2),
+            ] == due
+
+        asyncio.run(main())
+        assert [("s1", 1000.0, 1001.0)] == rows(
+            tmp_path / "journal.sqlite3", "SELECT id, opened_at, closed_at FROM sessions"
+        )
+        assert [("c1", "s1", "me", 1, 1, 1000.0, 1001.0, "browser closed", 11, 22)] == rows(
+            tmp_path / "journal.sqlite3", "SELECT * FROM connections"
+        )
+
+    def test_a_second_connection_joins_the_session_whoever_owns_it(self, tmp_path: Path) -> None:
+        """A session that another process carries is neither reported open again nor closed too early."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "you") as journal:
+                assert [Due("open1", "open", key(1), number=1)] == await journal.write("me", [an_opened(1)])
+                assert [None] == await journal.write("you", [an_opened(2, session=1)])
+                assert [None] == await journal.write("me", [an_ended(1)])
+                assert [Due("close2", "close", key(1), number=2, blocked=True)] == await journal.write(
+                    "you", [an_ended(2, session=1)]
+                )
+
+        asyncio.run(main())
+
+    def test_a_report_is_blocked_until_the_other_owner_has_settled_the_earlier_one(
+        self, tmp_path: Path
+    ) -> None:
+        """Order for a key holds across processes."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "you") as journal:
+                await journal.write("me", [an_opened(1), an_ended(1)])
+                (due,) = await journal.write("you", [an_opened(2, session=1)])
+                assert due is not None
+                assert due.blocked
+                await journal.write("me", [Settled("open1", ReportState.DELIVERED, 1, 1002.0)])
+                assert {"open2"} == await journal.blocked("you", ["open2"])
+                await journal.write("me", [Settled("close1", ReportState.DELIVERED, 1, 1002.0)])
+                assert set() == await journal.blocked("you", ["open2"])
+
+        asyncio.run(main())
+
+    def test_writing_the_same_records_again_changes_nothing(self, tmp_path: Path) -> None:
+        """A commit whose answer was lost is repeated without harm."""
+        records = [an_opened(1), an_ended(1), Settled("open1", ReportState.DELIVERED, 1, 1002.0)]
+        queries = [f"SELECT * FROM {table}" for table in ("sessions", "connections", "reports")]
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                await journal.write("me", records)
+                before = [rows(journal.path, query) for query in queries]
+                assert [None, None, None] == await journal.write("me", records)
+                assert before == [rows(journal.path, query) for query in queries]
+
+        asyncio.run(main())
+
+    def test_a_record_that_cannot_be_written_is_told_apart_from_a_store_that_cannot(
+        self, tmp_path: Path
+    ) -> None:
+        """And nothing of its transaction is kept."""
+        bad = an_opened(2)
+        bad.key = NotebookKey(2**64, "kernel", "session")
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                with pytest.raises(RecordRefused):
+                    await journal.write("me", [an_opened(1), bad])
+                assert [] == rows(journal.path, "SELECT * FROM sessions")
+
+        asyncio.run(main())
+
+    def test_no_token_reaches_the_files(self, tmp_path: Path) -> None:
+        """Tokens stay in memory."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                await journal.write("me", [an_opened(1), an_ended(1)])
+                for file in tmp_path.iterdir():
+                    assert TOKEN.encode() not in file.read_bytes()
+
+        asyncio.run(main())
+        assert TOKEN not in repr(an_opened(1))
+
+
+class TestOwners:
+    def test_the_living_see_each_others_heartbeats(self, tmp_path: Path) -> None:
+        """Each beat counts one on; who has stopped is not shown."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "you", "gone") as journal:
+                await journal.stop("gone", 1000.0)
+                assert {"me": 0} == await journal.beat("you", 1001.0)
+                assert {"you": 1} == await journal.beat("me", 1001.0)
+
+        asyncio.run(main())
+
+    def test_the_dead_are_buried_once_and_what_they_left_is_adopted_once(self, tmp_path: Path) -> None:
+        """Their connections end at their last heartbeat; reports go to the first who asks."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "you", "dead") as journal:
+                await journal.beat("dead", 1005.0)
+                await journal.write("dead", [an_opened(1), an_opened(2)])
+                await journal.write("me", [an_opened(3, session=2)])
+                assert [2, None] == [await journal.bury("dead", 1, by, 1020.0) for by in ("me", "you")]
+                due = await journal.adopt("me")
+                assert [("open", key(1)), ("open", key(2)), ("close", key(1))] == [
+                    (d.kind, d.key) for d in due
+                ]
+                assert [] == await journal.adopt("you")
+                assert [("c1", 1005.0), ("c2", 1005.0), ("c3", None)] == rows(
+                    journal.path, "SELECT id, ended_at FROM connections ORDER BY id"
+                )
+                assert [("s1", 1005.0), ("s2", None)] == rows(
+                    journal.path, "SELECT id, closed_at FROM sessions ORDER BY id"
+                )
+
+        asyncio.run(main())
+
+    def test_an_owner_that_has_beaten_since_is_not_buried(self, tmp_path: Path) -> None:
+        """Only the heartbeat that stood still counts."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "slow") as journal:
+                await journal.write("slow", [an_opened(1)])
+                await journal.beat("slow", 1005.0)
+                assert await journal.bury("slow", 0, "me", 1020.0) is None
+                assert [(None,)] == rows(journal.path, "SELECT ended_at FROM connections")
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize(("stopped", "declared_dead"), [(True, True), (False, False)])
+    def test_who_is_not_among_the_living_writes_nothing(
+        self, tmp_path: Path, *, stopped: bool, declared_dead: bool
+    ) -> None:
+        """A process that was declared dead, or was never there, is told so."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, *(["me"] if stopped else [])) as journal:
+                await journal.stop("me", 1000.0)
+                with pytest.raises(OwnerGone) as gone:
+                    await journal.write("me", [an_opened(1)])
+                assert declared_dead == gone.value.declared_dead
+                assert [] == rows(journal.path, "SELECT * FROM sessions")
+
+        asyncio.run(main())
+
+
+class TestSchema:
+    def test_the_migrations_make_the_schema(self, tmp_path: Path) -> None:
+        """What the migrations build is what the code believes to be there."""
+        engine = create_engine(f"sqlite:///{tmp_path / 'x.sqlite3'}")
+        with engine.begin() as connection:
+            migrate(connection)
+        with engine.connect() as connection:
+            assert [] == compare_metadata(MigrationContext.configure(connection), metadata)
+        engine.dispose()
+
+    def test_a_newer_schema_is_used_as_it_is(self, tmp_path: Path) -> None:
+        """An upgrade can be undone: migrations only add."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me"):
+                pass
+            with closing(sqlite3.connect(tmp_path / "journal.sqlite3")) as connection:
+                connection.execute("UPDATE alembic_version SET version_num = 'from the future'")
+                connection.execute("ALTER TABLE sessions ADD COLUMN mood TEXT")
+                connection.commit()
+            async with journal_in(tmp_path) as journal:
+                assert await journal.write("me", [an_opened(1)]) != [None]
+
+        asyncio.run(main())
+
+    def test_a_percent_sign_in_the_directory_is_no_matter(self, tmp_path: Path) -> None:
+        """STORAGE_DIR may have any name, and is made when it is not there."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path / "50%d" / "a b?c#d", "me") as journal:
+                assert journal.path.exists()
+
+        asyncio.run(main())
+
+    def test_two_processes_make_the_schema_at_the_same_time(self, tmp_path: Path) -> None:
+        """Both find it made once."""
+        code = (
+            "import asyncio, sys; from visa_jupyter_proxy.control.journal import Journal\n"
+            "async def main():\n"
+            "    j = Journal(sys.argv[1]); sys.stdin.readline()\n"
+            "    await j.register(sys.argv[2], 'node', 1, 1.0); await j.close()\n"
+            "asyncio.run(main())"
+        )
+        processes = [
+            subprocess.Popen([sys.executable, "-c", code, tmp_path, f"o{n}"], stdin=subprocess.PIPE)
+            for n in range(3)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        for process in processes:
+            process.communicate(timeout=60)
+        assert [0, 0, 0] == [process.returncode for process in processes]
+        assert [("o0",), ("o1",), ("o2",)] == rows(
+            tmp_path / "journal.sqlite3", "SELECT id FROM owners ORDER BY id"
+        )
+
+
+class TestFaults:
+    def test_what_is_committed_survives_a_kill(self, tmp_path: Path) -> None:
+        """kill -9 right after `write` has returned loses nothing."""
+        code = (
+            "import asyncio, sys; sys.path[:0] = sys.argv[2:]\n"
+            "from test_journal import *\n"
+            "async def main():\n"
+            "    j = Journal(sys.argv[1]); await j.register('me', 'node', 1, 1.0)\n"
+            "    await j.write('me', [an_opened(n) for n in range(100)])\n"
+            "    print('written', flush=True); await asyncio.sleep(60)\n"
+            "asyncio.run(main())"
+        )
+        here = Path(__file__).parent
+        with subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path, here], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert b"written\n" == process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        assert [(100,)] == rows(tmp_path / "journal.sqlite3", "SELECT count(*) FROM connections")
+
+    @pytest.mark.parametrize(
+        "content", [b"this is no database at all" * 500, os.urandom(8192), b"SQLite format 3\0" + bytes(4080)]
+    )
+    def test_a_file_that_is_no_database_is_set_aside(self, tmp_path: Path, content: bytes) -> None:
+        """It is kept under another name, a new journal is begun, and the neighbours are left alone."""
+        (tmp_path / "journal.sqlite3").write_bytes(content)
+        (tmp_path / "foreign.json").write_bytes(b"{}")
+
+        async def main() -> None:
+            async with journal_in(tmp_path) as journal:
+                with pytest.raises(JournalUnavailable):
+                    await journal.register("me", "node", 1, 1000.0)
+                await journal.register("me", "node", 1, 1000.0)
+                await journal.write("me", [an_opened(1)])
+
+        asyncio.run(main())
+        (aside,) = tmp_path.glob("journal.sqlite3.damaged-*")
+        assert content == aside.read_bytes()
+        assert b"{}" == (tmp_path / "foreign.json").read_bytes()
+        assert [("s1",)] == rows(tmp_path / "journal.sqlite3", "SELECT id FROM sessions")
+
+    def test_a_truncated_database_is_set_aside(self, tmp_path: Path) -> None:
+        """A journal of which half is missing is noticed, kept, and replaced."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                await journal.write("me", [an_opened(n) for n in range(200)])
+            os.truncate(tmp_path / "journal.sqlite3", 20_000)
+            async with journal_in(tmp_path) as journal:
+                with pytest.raises(JournalUnavailable, match=r"CORRUPT|malformed"):
+                    await journal.register("me", "node", 1, 1000.0)
+                await journal.register("me", "node", 1, 1000.0)
+
+        asyncio.run(main())
+        assert 1 == len([p for p in tmp_path.glob("*.damaged-*") if p.suffix not in ("-wal", "-shm")])
+
+    def test_a_sound_database_is_never_set_aside(self, tmp_path: Path) -> None:
+        """The second of two processes finds the new journal of the first."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                assert damage.set_aside(journal.path) is None
+                assert journal.path.exists()
+
+        asyncio.run(main())
+
+    def test_a_file_that_was_replaced_is_opened_anew(self, tmp_path: Path) -> None:
+        """Records never go to a file that has no name any more."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                for file in tmp_path.iterdir():
+                    file.unlink()
+                with pytest.raises(OwnerGone) as gone:
+                    await journal.write("me", [an_opened(1)])
+                assert not gone.value.declared_dead
+
+        asyncio.run(main())
+
+    def test_a_read_only_directory_is_a_fault_until_it_is_writable(self, tmp_path: Path) -> None:
+        """The same journal works as soon as the directory does."""
+        directory = tmp_path / "data"
+        directory.mkdir()
+
+        async def main() -> None:
+            async with journal_in(directory) as journal:
+                directory.chmod(0o555)
+                with pytest.raises(JournalUnavailable):
+                    await journal.register("me", "node", 1, 1000.0)
+                directory.chmod(0o755)
+                await journal.register("me", "node", 1, 1000.0)
+
+        with bound_by_permissions():
+            asyncio.run(main())
+
+    def test_a_directory_that_cannot_be_made_is_a_fault(self, tmp_path: Path) -> None:
+        """A file where the directory's parent should be."""
+        (tmp_path / "file").touch()
+
+        async def main() -> None:
+            async with journal_in(tmp_path / "file" / "data") as journal:
+                with pytest.raises(JournalUnavailable):
+                    await journal.register("me", "node", 1, 1000.0)
+
+        asyncio.run(main())
+
+    def test_a_full_disk_loses_the_transaction_and_nothing_else(self, tmp_path: Path) -> None:
+        """A file size limit stands for the disk; what was committed before stays, and writing resumes."""
+        code = (
+            "import asyncio, resource, sys; sys.path[:0] = sys.argv[2:]\n"
+            "from test_journal import *\n"
+            "async def main():\n"
+            "    j = Journal(sys.argv[1]); await j.register('me', 'node', 1, 1.0)\n"
+            "    await j.write('me', [an_opened(0)])\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))\n"
+            "    try: await j.write('me', [an_opened(n) for n in range(1, 3000)])\n"
+            "    except JournalUnavailable as error: print(error)\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+            "    await j.write('me', [an_opened(1)]); await j.close()\n"
+            "asyncio.run(main())"
+        )
+        here = Path(__file__).parent
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path, here],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "SQLITE_" in done.stdout, done.stderr
+        assert [("s0",), ("s1",)] == rows(tmp_path / "journal.sqlite3", "SELECT id FROM sessions ORDER BY id")
+
+    def test_a_locked_database_is_a_fault_until_it_is_free(self, tmp_path: Path) -> None:
+        """Another process may hold it for long; nobody waits for ever."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                with closing(sqlite3.connect(journal.path)) as other:
+                    other.execute("BEGIN EXCLUSIVE")
+                    with pytest.raises(JournalUnavailable, match="locked"):
+                        await journal.write("me", [an_opened(1)])
+                    other.rollback()
+                await journal.write("me", [an_opened(1)])
+
+        asyncio.run(main())
+
+
+class TestBacklog:
+    def test_records_come_out_in_order_also_when_put_back(self) -> None:
+        """What could not be written is written first the next time."""
+        backlog = Backlog()
+        records = [an_opened(n) for n in range(5)]
+        for record in records:
+            assert [] == backlog.add(record)
+        taken = backlog.take(3)
+        assert [] == backlog.put_back(taken)
+        assert records == backlog.take(10)
+
+    def test_the_oldest_finished_connections_go_first(self) -> None:
+        """A full backlog keeps the connections that are still open."""
+        backlog = Backlog(largest=8)
+        for record in (an_opened(0), an_opened(1), an_ended(1), an_opened(2), an_ended(2)):
+            backlog.add(record)
+        for number in (3, 4, 5):
+            backlog.add(an_opened(number))
+        gone = backlog.add(an_opened(6))
+        assert [an_opened(1), an_ended(1)] == gone
+        assert 2 == backlog.dropped
+        assert 7 == len(backlog)
+
+    def test_if_none_is_finished_the_oldest_record_goes(self) -> None:
+        """The bound holds in any case."""
+        backlog = Backlog(largest=3)
+        gone = [record for n in range(5) for record in backlog.add(an_opened(n))]
+        assert [an_opened(0), an_opened(1)] == gone
+        assert 3 == len(backlog)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "session", "expected"),
+    [
+        ("k", "s", True),
+        ("k" * 150, "s" * 150, True),
+        ("k" * 151, "s", False),
+        ("k", "s" * 151, False),
+        ("", "s", False),
+        ("k", "", False),
+        ("k\0", "s", False),
+    ],
+)
+def test_ids_that_the_api_cannot_keep_are_not_reported(kernel: str, session: str, *, expected: bool) -> None:
+    """Missing, empty, longer than 150 characters, or not printable."""
+    assert expected == is_reportable(NotebookKey(7, kernel, session))
