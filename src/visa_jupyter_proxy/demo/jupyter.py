@@ -36,6 +36,14 @@ _NOTEBOOKS: Final = {
     }
 }
 
+# Otherwise JupyterLab asks every new user whether it may ask the internet for news.
+_USER_SETTINGS: Final = {
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {
+        "checkForUpdates": False,
+        "fetchNews": "false",
+    }
+}
+
 
 def jupyterlab(instance_id: int, host: str, port: int, *, home: Path, log: Path, log_requests: bool) -> Part:
     """Return the JupyterLab of an instance, not yet started.
@@ -49,6 +57,10 @@ def jupyterlab(instance_id: int, host: str, port: int, *, home: Path, log: Path,
     notebooks.mkdir()
     for name, content in _NOTEBOOKS.items():
         (notebooks / name).write_text(json.dumps(content))
+    for name, content in _USER_SETTINGS.items():
+        file = settings / "lab/user-settings" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(content))
     config = settings / "jupyter_server_config.json"
     config.write_text(
         json.dumps(_config(instance_id, host, port, notebooks, log_requests=log_requests), indent=2)
@@ -73,11 +85,7 @@ def _config(instance_id: int, host: str, port: int, notebooks: Path, *, log_requ
             **({"log_level": _DEBUG} if log_requests else {}),
         },
         "IdentityProvider": {"token": ""},
-        # Neither of them may ask the internet, nor the user whether to.
-        "LabApp": {
-            "news_url": None,
-            "check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
-        },
+        "LabApp": {"check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate"},
     }
 
 
