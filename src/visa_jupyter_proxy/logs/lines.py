@@ -1,0 +1,155 @@
+"""From an event and its fields to a line of text that nothing in them can forge or break."""
+
+import functools
+import json
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from select import PIPE_BUF
+from types import TracebackType
+from typing import Any, Final
+
+from visa_jupyter_proxy.logs.lean import structlog
+
+LEVELS: Final = ("emerg", "alert", "crit", "error", "warning", "notice", "info", "debug")
+"""The levels of syslog, most severe first; the position is the severity (RFC 5424 6.2.1)."""
+
+SEVERITY: Final = {level: severity for severity, level in enumerate(LEVELS)}
+
+_AS_IT_IS: Final = frozenset({str, int, bool, type(None)})
+
+type Fields = dict[str, Any]
+type Render = Callable[[Fields], str]
+
+_LONGEST: Final = (2048, 512, 128, 32)
+"""Characters of a value; the next one is tried when a line is longer than a pipe takes at once."""
+
+_TOKEN: Final = re.compile(r"eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?|(?i:(?<=\bbearer )|(?<=\btoken=))[^\s;&,'\"]+")
+"""A JWT, and what follows `Bearer` and `token=` (`access_token=` too)."""
+
+_NEEDS_QUOTES: Final = re.compile(r"""[\s"=\\]|^$""")
+
+_BOLD_RED, _RED, _YELLOW, _GREEN, _DIM = "\x1b[1;31m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[2m"
+_COLOURS: Final = (_BOLD_RED, _BOLD_RED, _BOLD_RED, _RED, _YELLOW, _GREEN, _GREEN, _DIM)
+
+
+def without_tokens(text: str) -> str:
+    """Blank what looks like a token."""
+    return _TOKEN.sub("***", text)
+
+
+def exception_text(exc_info: object, *, whole: bool) -> str | None:
+    """Return the traceback (`whole`) or the last line of an exception: structlog's and logging's `exc_info`.
+
+    None when there is no exception.
+    """
+    error = _exception(exc_info)
+    if error is None:
+        return None
+    lines = traceback.format_exception(error) if whole else traceback.format_exception_only(error)
+    return without_tokens("".join(lines).rstrip())
+
+
+def _exception(exc_info: object) -> BaseException | None:
+    match exc_info:
+        case BaseException():
+            return exc_info
+        case (_, BaseException() as error, TracebackType() | None):
+            return error
+        case True:
+            return sys.exception()
+        case _:
+            return None
+
+
+def line(render: Render, fields: Mapping[str, object]) -> bytes:
+    """Render `fields` as a line that a pipe takes at once, so that those of two processes never mix.
+
+    POSIX promises that for `PIPE_BUF` bytes; longer values are cut until it fits.
+    """
+    for longest in _LONGEST:
+        text = render({name: _cut(name, _plain(value), longest) for name, value in fields.items()})
+        data = (text + "\n").encode("utf-8", "backslashreplace")
+        if len(data) <= PIPE_BUF:
+            break
+    return data
+
+
+def _plain(value: object) -> object:
+    if type(value) in _AS_IT_IS:
+        return value
+    if isinstance(value, bytes):
+        return value.decode("ascii", "backslashreplace")
+    # JSON has no NaN and no infinity; other things are known by their text.
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+def _cut(name: str, value: object, longest: int) -> object:
+    if not isinstance(value, str) or len(value) <= longest:
+        return value
+    # Where it went wrong stands at the end of a traceback.
+    return "..." + value[-longest:] if name == "exception" else value[:longest] + "..."
+
+
+def json_lines() -> Render:
+    """Return what renders fields as JSON: ASCII, so no character is a line break to anyone."""
+    # An encoder that is kept is twice as fast as `json.dumps` with arguments.
+    encode = json.JSONEncoder(ensure_ascii=True).encode
+    render = structlog.processors.JSONRenderer(serializer=lambda fields, **_: encode(fields))
+    return lambda fields: str(render(None, "", fields))
+
+
+def terminal_lines(*, colours: bool) -> Render:
+    """Return what renders fields as key=value for people."""
+    dim, bold, cyan, plain = ("\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m") if colours else ("",) * 4
+    styles = {level: colour if colours else "" for level, colour in zip(LEVELS, _COLOURS, strict=True)}
+    # structlog's own columns would quote what `_visible` has made visible once more.
+    column = functools.partial(structlog.dev.KeyValueColumnFormatter, value_repr=str, reset_style=plain)
+    columns = [
+        structlog.dev.Column("", column(key_style=cyan, value_style="")),
+        structlog.dev.Column("timestamp", column(key_style=None, value_style=dim)),
+        structlog.dev.Column("level", structlog.dev.LogLevelColumnFormatter(styles, reset_style=plain)),
+        structlog.dev.Column("event", column(key_style=None, value_style=bold)),
+    ]
+    render = structlog.dev.ConsoleRenderer(columns=columns, sort_keys=False)
+    return lambda fields: str(render(None, "", {name: _visible(name, fields[name]) for name in fields}))
+
+
+def _visible(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if name == "exception":
+        # Indented, because a line of the log never is.
+        return "\n".join("    " + _escaped(one) for one in value.split("\n"))
+    return _escaped(value) if name == "event" else _quoted(value)
+
+
+def key_values(fields: Mapping[str, object]) -> str:
+    """Render an event and its fields on one line, for syslog, which has a time and a level of its own."""
+    parts = [_escaped(str(fields["event"]))]
+    for name, value in fields.items():
+        if name == "exception":
+            value = str(value).rpartition("\n")[2]  # noqa: PLW2901 -- its last line says what it is
+        if name not in {"event", "level", "timestamp"}:
+            parts.append(f"{name}={_quoted(str(_plain(value)))}")
+    return " ".join(parts)
+
+
+def _quoted(value: str) -> str:
+    if not _NEEDS_QUOTES.search(value) and value.isprintable():
+        return value
+    return '"' + _escaped(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def wants_colours(terminal: bool) -> bool:
+    """Tell whether to colour: on a terminal, unless `NO_COLOR` is set (no-color.org)."""
+    return terminal and not os.environ.get("NO_COLOR")

@@ -1,0 +1,200 @@
+"""The logger: eight levels, and one place where its lines go."""
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Final, TextIO, override
+from zoneinfo import ZoneInfo
+
+from visa_jupyter_proxy.logs import lines
+from visa_jupyter_proxy.logs.lean import structlog
+from visa_jupyter_proxy.logs.lines import SEVERITY
+from visa_jupyter_proxy.logs.syslog_udp import SyslogHost
+
+EMERG, ALERT, CRIT, ERROR, WARNING, NOTICE, INFO, DEBUG = range(8)
+
+
+class _Output:
+    """Where the lines of this process go; there is one, and `configure` changes it."""
+
+    def __init__(self) -> None:
+        self.threshold = INFO
+        self.zone: tzinfo | None = None
+        self.syslog: SyslogHost | None = None
+        self._stream: TextIO | None = None
+        self._descriptor: int | None = None
+        self._render = lines.json_lines()
+        self._lost = 0
+
+    def to(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._descriptor = _descriptor(stream)
+        terminal = stream.isatty()
+        colours = lines.wants_colours(terminal)
+        self._render = lines.terminal_lines(colours=colours) if terminal else lines.json_lines()
+
+    def send(self, fields: MutableMapping[str, Any]) -> None:
+        """Write a line, and send it to syslog. Never raises for an output that fails."""
+        self._write(fields)
+        if self.syslog is not None:
+            self.syslog.send(SEVERITY[fields["level"]], fields["timestamp"], lines.key_values(fields))
+
+    def report(self, text: str) -> None:
+        """Write a line about the log itself, whatever the level; not to syslog."""
+        self._write(_complete(None, "warning", {"event": text}))
+
+    def _write(self, fields: MutableMapping[str, Any]) -> None:
+        data = lines.line(self._render, fields)
+        try:
+            self._write_at_once(data)
+        except (OSError, ValueError):
+            # A full disk, a reader that is gone, a closed stream: the next line that gets out tells.
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self.report(f"{lost} lines of the log could not be written")
+
+    def _write_at_once(self, data: bytes) -> None:
+        if self._descriptor is None:
+            (self._stream or sys.stderr).write(data.decode("utf-8"))
+        while data and self._descriptor is not None:
+            data = data[os.write(self._descriptor, data) :]
+
+    # structlog calls the output by the name of the level.
+    emerg = alert = crit = error = warning = notice = info = debug = send
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        stream.flush()
+        return stream.fileno()
+    except OSError:
+        return None  # a stream in memory
+
+
+def _complete(_logger: object, level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put first what every line has, and make text of an exception: whole for the severe levels."""
+    timestamp = datetime.now(UTC).astimezone(_output.zone).isoformat(timespec="milliseconds")
+    line = {"timestamp": timestamp, "level": level, "event": fields.pop("event"), **fields}
+    exception = lines.exception_text(line.pop("exc_info", None), whole=SEVERITY[level] <= ERROR)
+    if exception is not None:
+        line["exception"] = exception
+    return line
+
+
+def _hand_over(_logger: object, _level: str, fields: MutableMapping[str, Any]) -> tuple[Any, Any]:
+    return (fields,), {}
+
+
+_output: Final = _Output()
+
+
+class Logger(structlog.BoundLoggerBase):
+    """Logs events with fields: `log.info("connected", instance=12)`.
+
+    `bind(**fields)` returns a logger whose lines all have these fields. `exc_info=` takes True, or an
+    exception. The names `event`, `level`, `timestamp` and `exception` are the line's own.
+    A line below the level costs a comparison.
+    """
+
+    def emerg(self, event: str, **fields: object) -> None:
+        """Say that the system is unusable."""
+        if _output.threshold >= EMERG:
+            self._proxy_to_logger("emerg", event, **fields)
+
+    def alert(self, event: str, **fields: object) -> None:
+        """Say that somebody has to act at once."""
+        if _output.threshold >= ALERT:
+            self._proxy_to_logger("alert", event, **fields)
+
+    def crit(self, event: str, **fields: object) -> None:
+        """Say that a condition is critical."""
+        if _output.threshold >= CRIT:
+            self._proxy_to_logger("crit", event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Say that something went wrong that should not have; an exception comes with its traceback."""
+        if _output.threshold >= ERROR:
+            self._proxy_to_logger("error", event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say what to look at before it goes wrong."""
+        if _output.threshold >= WARNING:
+            self._proxy_to_logger("warning", event, **fields)
+
+    def notice(self, event: str, **fields: object) -> None:
+        """Say what is normal, but worth knowing."""
+        if _output.threshold >= NOTICE:
+            self._proxy_to_logger("notice", event, **fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say what happens all the time."""
+        if _output.threshold >= INFO:
+            self._proxy_to_logger("info", event, **fields)
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Say what helps to find a defect."""
+        if _output.threshold >= DEBUG:
+            self._proxy_to_logger("debug", event, **fields)
+
+
+def get(**fields: object) -> Logger:
+    """Return a logger, at any time: it follows what `configure` says later. `fields` are on all its lines."""
+    return Logger(_output, [_complete, _hand_over], dict(fields))
+
+
+def enabled(level: str) -> bool:
+    """Tell whether lines of `level` are written: ask before collecting fields takes time."""
+    return _output.threshold >= SEVERITY[level]
+
+
+def configure(
+    level: str = "info",
+    timezone: str | None = None,
+    syslog_host: str | None = None,
+    syslog_port: int | None = None,
+    syslog_app_name: str | None = None,
+    *,
+    stream: TextIO | None = None,
+) -> None:
+    """Set where lines go and which: to `stream` (default standard error), and to syslog if all three are set.
+
+    `timezone` is an IANA zone, None the system's own. Messages of `logging`, from warning on, join in.
+    Call it once in each process, before there are threads; a later call replaces what was set.
+    """
+    if _output.syslog is not None:
+        _output.syslog.close()
+    _output.threshold = SEVERITY[level]
+    _output.zone = None if timezone is None else ZoneInfo(timezone)
+    _output.to(sys.stderr if stream is None else stream)
+    _output.syslog = None
+    if syslog_host and syslog_port and syslog_app_name:
+        _output.syslog = SyslogHost(syslog_host, syslog_port, syslog_app_name, _output.report)
+    logging.captureWarnings(capture=True)
+    root = logging.getLogger()
+    root.handlers = [_Foreign()]
+    root.setLevel(logging.WARNING)
+
+
+class _Foreign(logging.Handler):
+    """Brings the messages of other libraries (asyncio, aiohttp, SQLAlchemy, alembic) into this log."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            log = get(logger=record.name)
+            text = lines.without_tokens(record.getMessage())
+            _method(log, record.levelno)(text, exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 -- a log call of a library must not fail; logging says so on stderr
+            self.handleError(record)
+
+
+def _method(log: Logger, level: int) -> Any:
+    if level >= logging.CRITICAL:
+        return log.crit
+    if level >= logging.ERROR:
+        return log.error
+    return log.warning
