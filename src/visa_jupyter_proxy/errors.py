@@ -6,7 +6,6 @@ That text is fixed too: no address, no exception text and nothing of the request
 ever reaches the other side. The argument of an error is for the log alone.
 """
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 type Source = Literal["downstream", "upstream", "authority", "internal"]
@@ -19,7 +18,8 @@ class ProxyError(Exception):
     source: ClassVar[Source]
     error: ClassVar[str]
     message: ClassVar[str]
-    fields: ClassVar[Mapping[str, str]] = {}
+    fields: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Header fields that the answer carries."""
 
 
 # --- the client's fault ------------------------------------------------------------------
@@ -37,7 +37,7 @@ class NoToken(ProxyError):
 
     status, source, error = 401, "downstream", "no_token"
     message = "Sign in to VISA first: the request carries no valid access token."
-    fields = {"WWW-Authenticate": "Bearer"}
+    fields = (("WWW-Authenticate", "Bearer"),)
 
 
 class OriginNotAllowed(ProxyError):
@@ -59,7 +59,7 @@ class MethodNotAllowed(ProxyError):
 
     status, source, error = 405, "downstream", "method_not_allowed"
     message = "This method is not allowed here."
-    fields = {"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
+    fields = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
 class RequestTimeout(ProxyError):
@@ -102,7 +102,7 @@ class UpgradeRequired(ProxyError):
 
     status, source, error = 426, "downstream", "websocket_version"
     message = "Only version 13 of the WebSocket protocol is spoken here."
-    fields = {"Sec-WebSocket-Version": "13"}
+    fields = (("Sec-WebSocket-Version", "13"),)
 
 
 class HeadTooLarge(ProxyError):
@@ -141,7 +141,7 @@ class TokenRejected(ProxyError):
 
     status, source, error = 401, "authority", "token_rejected"
     message = "Sign in to VISA again: the access token is not valid."
-    fields = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    fields = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
 
 
 class InstanceNotFound(ProxyError):
@@ -156,7 +156,7 @@ class VisaUnreachable(ProxyError):
 
     status, source, error = 503, "authority", "visa_unreachable"
     message = "VISA cannot be reached at the moment. Try again soon."
-    fields = {"Retry-After": "5"}
+    fields = (("Retry-After", "5"),)
 
 
 class VisaBusy(ProxyError):
@@ -164,7 +164,7 @@ class VisaBusy(ProxyError):
 
     status, source, error = 503, "authority", "visa_busy"
     message = "Too many requests are waiting for VISA at the moment. Try again soon."
-    fields = {"Retry-After": "2"}
+    fields = (("Retry-After", "2"),)
 
 
 class VisaInvalid(ProxyError):
@@ -189,7 +189,7 @@ class InstanceNotReady(ProxyError):
 
     status, source, error = 503, "upstream", "instance_not_ready"
     message = "The instance is not ready yet. Try again soon."
-    fields = {"Retry-After": "5"}
+    fields = (("Retry-After", "5"),)
 
 
 class InstanceAddressRefused(ProxyError):

@@ -7,7 +7,7 @@ MessagePack map whose `type` names the class. Nobody waits for an answer: every 
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Final, override
+from typing import Final, cast, override
 
 import msgspec
 
@@ -53,7 +53,7 @@ class NotebookKey(msgspec.Struct, frozen=True):
     session_id: str
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class _Message(msgspec.Struct, kw_only=True, tag_field="type"):
     pass
 
 
@@ -68,7 +68,7 @@ class Start(_Message, tag="start"):
 
 
 class Ping(_Message, tag="ping"):
-    """Answer with a `Pong` of the same number: are you alive?"""
+    """Ask for a `Pong` of the same number, to see that the worker's loop turns."""
 
     number: int
 
@@ -135,19 +135,20 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
 class Mailbox(asyncio.Protocol):
     """One end of the pipe.
 
-    `received` is called with each message, in order; `lost` once, when the other process is gone.
+    `received` is called with the mailbox and each message, in order, from before `open` returns; `lost` once, when the other process is gone.
     Neither may raise.
     """
 
-    def __init__(self, received: Callable[[Message], None], lost: Callable[[], None]) -> None:
+    def __init__(self, received: Callable[["Mailbox", Message], None], lost: Callable[[], None]) -> None:
         self._received = received
         self._lost = lost
         self._transport: asyncio.WriteTransport | None = None
         self._buffer = bytearray()
+        self._closed = asyncio.Event()
 
     @classmethod
     async def open(
-        cls, sock: socket.socket, received: Callable[[Message], None], lost: Callable[[], None]
+        cls, sock: socket.socket, received: Callable[["Mailbox", Message], None], lost: Callable[[], None]
     ) -> "Mailbox":
         """Take over `sock` (one half of a socket pair), which belongs to the mailbox from here on."""
         sock.setblocking(False)
@@ -161,15 +162,15 @@ class Mailbox(asyncio.Protocol):
             body = _encoder.encode(message)
             self._transport.write(len(body).to_bytes(_LENGTH, "big") + body)
 
-    def close(self) -> None:
-        """Close after what was sent has been written; `lost` follows."""
+    async def close(self) -> None:
+        """Close after what was sent has been written, or when the other process is gone."""
         if self._transport is not None:
             self._transport.close()
+        await self._closed.wait()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 -- a stream socket has no other
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop derives its own from nothing
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -182,9 +183,10 @@ class Mailbox(asyncio.Protocol):
                 return
             body = bytes(self._buffer[_LENGTH : _LENGTH + length])
             del self._buffer[: _LENGTH + length]
-            self._received(_decoder.decode(body))
+            self._received(self, _decoder.decode(body))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._closed.set()
         self._lost()

@@ -23,26 +23,20 @@ from visa_jupyter_proxy.errors import (
 _LARGEST_ANSWER: Final = 2**20
 """An instance with all its members is a few KiB; a body beyond 1 MiB is no answer."""
 
-_LARGEST_ID: Final = 2**63 - 1
-"""Instance ids are a PostgreSQL bigint at the VISA API."""
-
 _UP: Final = frozenset({"ACTIVE", "PARTIALLY_ACTIVE", "ACTIVE_MIGRATING"})
 
 
-class Instance:
-    """What is kept of the API's answer about an instance; `values` may be secret and are never shown."""
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of the API's answer about an instance."""
 
-    __slots__ = ("host", "id", "owner", "state", "values")
-
-    def __init__(self, id: int, host: str | None, state: str, owner: str | None, values: Mapping[str, str]):  # noqa: A002
-        self.id = id
-        self.host = host
-        """The address as the API gave it, unchecked; None while it has none."""
-        self.state = state
-        self.owner = owner
-        """User id of the member whose role is OWNER."""
-        self.values = values
-        """What `setHeaders` of some route may name: `computeId`, `id`, `uid`, `owner`."""
+    id: int
+    host: str | None
+    """The address as the API gave it, unchecked; None while it has none."""
+    state: str
+    owner: str | None
+    """User id of the member whose role is OWNER."""
+    values: Mapping[str, str]
+    """What `setHeaders` of some route names: `computeId`, `id`, `uid`, `owner`. Secret: never shown."""
 
     @property
     def is_up(self) -> bool:
@@ -150,7 +144,11 @@ class VisaApi:
                 return await _bounded(response)
         except TimeoutError:
             raise VisaTimeout("no answer in time") from None
-        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ServerDisconnectedError,
+            aiohttp.ClientOSError,
+        ) as error:
             raise VisaUnreachable(type(error).__name__) from None
         except aiohttp.ClientError as error:
             raise VisaInvalid(type(error).__name__) from None
@@ -160,7 +158,9 @@ class VisaApi:
         owner = None if owner is None else str(owner)
         known = {"computeId": data.computeId, "id": str(data.id), "uid": data.uid, "owner": owner}
         values = {name: value for name, value in known.items() if name in self._placeholders and value}
-        return Instance(data.id, data.ipAddress or None, data.state or "UNKNOWN", owner, values)
+        return Instance(
+            id=data.id, host=data.ipAddress or None, state=data.state or "UNKNOWN", owner=owner, values=values
+        )
 
 
 def _refusal(status: int) -> ProxyError:

@@ -1,0 +1,93 @@
+"""The command `visa-jupyter-proxy`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from visa_jupyter_proxy import __version__, logs, routes, settings
+
+app = typer.Typer(
+    help="The authenticated reverse proxy of VISA. Without a command it serves.",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"visa-jupyter-proxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 -- read by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Serve when no command is given, as the original does."""
+    if context.invoked_subcommand is None:
+        serve()
+
+
+@app.command()
+def serve() -> None:
+    """Run the proxy until SIGTERM or SIGINT.
+
+    Settings come from the environment and from `.env` in the working directory, the services from
+    `proxy.conf.json`. Exit status: 0 stopped as told, 1 cannot start, 2 a setting or a route is wrong.
+    """
+    try:
+        chosen, warnings = settings.load()
+        services = routes.load(chosen.config_path())
+    except routes.ConfigurationError as error:
+        for mistake in error.mistakes:
+            typer.echo(f"visa-jupyter-proxy: {mistake}", err=True)
+        raise typer.Exit(2) from None
+    worker = chosen.for_worker()
+    logs.configure(
+        worker.log_level,
+        worker.log_timezone,
+        worker.log_syslog_host,
+        worker.log_syslog_port,
+        worker.log_syslog_app_name,
+    )
+    for warning in warnings:
+        logs.get().warning(warning)
+    # Imported here, so that --version and --help need not load a database.
+    from visa_jupyter_proxy.control.control import CannotStart, run  # noqa: PLC0415
+
+    try:
+        run(chosen, services)
+    except CannotStart as error:
+        typer.echo(f"visa-jupyter-proxy: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def demo(
+    port: Annotated[
+        int, typer.Option(help="Port of the proxy; another one is taken when it is busy.")
+    ] = 8088,
+    api_port: Annotated[int, typer.Option(help="Port of the stand-in VISA; likewise.")] = 8086,
+    logs_to: Annotated[
+        Path | None, typer.Option("--logs", help="Directory in which the output of all parts remains.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the links as one line of JSON.")] = False,
+) -> None:
+    """Start a stand-in VISA, a JupyterLab for each instance, and the proxy; Ctrl-C ends it all."""
+    from visa_jupyter_proxy.demo import run  # noqa: PLC0415 -- only this command needs the extra [demo]
+
+    raise typer.Exit(run(port=port, api_port=api_port, logs=logs_to, as_json=as_json))
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="visa-jupyter-proxy")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The connection of a client: requests in, responses out.
+
+Rules that keep callbacks honest:
+
+1. A callback may write, pause, resume or close. It never feeds a parser and never awaits.
+2. Whoever fills a buffer pauses the one who feeds it: `pause_writing` on one side is `pause_reading`
+   on the other. Nothing else implements back-pressure.
+3. Deadlines are attributes, not timers: each connection has `deadline`, and the worker's one-second
+   tick ends the late.
+4. Every exchange ends exactly once, in `enter(END)`.
+5. An eager coroutine may run inside a parser callback, so after an early refusal the rest of that
+   read still arrives: an exchange at END ignores it.
+
+The methods are sorted by who calls them: the loop, the reader, the exchange, the tick.
+"""
+
+import asyncio
+import math
+from typing import Final, cast, override
+
+from visa_jupyter_proxy.errors import InstanceTimeout, ProxyError, RequestTimeout
+from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Hold
+from visa_jupyter_proxy.worker.framing import RequestReader
+from visa_jupyter_proxy.worker.http1 import Fields, Request
+from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.sockets import Timed, peer_address, reset
+from visa_jupyter_proxy.worker.tunnel import Tunnel
+
+BODY_TIMEOUT_S: Final = 60.0
+"""Without any byte of a body that is being read: nginx's client_body_timeout."""
+
+LINGER_S: Final = 30.0
+"""How long we take in what a client still sends after our last word, so that it can read that word
+(RFC 9112 9.6): nginx's lingering_time. Also what a client that has sent FIN may wait (case 60)."""
+
+DRAIN_LINGER_S: Final = 2.0
+"""The same while the worker stops: Docker leaves us ten seconds in all."""
+
+
+class Downstream(asyncio.Protocol):
+    """One connection of a client, and the exchange that is under way on it."""
+
+    def __init__(self, proxy: Proxy, connections: set[Timed]) -> None:
+        self.deadline = math.inf
+        self._proxy = proxy
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._reader = RequestReader(self)
+        self._exchange: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._holds = Hold(0)
+        self._full = False
+        self._feeding = False
+        self._draining = False
+        self._lingering = False
+        """Our last word is said: what comes is dropped."""
+        self._half_closed = False
+        """The client will send no more."""
+
+    # --- called by the loop ----------------------------------------------------------------
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop derives its own from nothing
+        self._peer = peer_address(transport)
+        self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
+        self._connections.add(self)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        began_between = self._reader.is_between_messages
+        self._feeding = True
+        try:
+            self._reader.feed(data)
+            self._advance()
+        except ProxyError as error:
+            self._refuse(error)
+        finally:
+            self._feeding = False
+        if self._exchange is None and began_between and not self._reader.is_between_messages:
+            self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
+        elif self._exchange is not None and self._reader.leftover:
+            self.hold(Hold.PIPELINED)
+
+    @override
+    def eof_received(self) -> bool:
+        self._half_closed = True
+        exchange = self._exchange
+        if exchange is None or self._lingering:
+            self._close()
+        elif not exchange.request_is_complete:
+            exchange.downstream_lost(self._proxy.now())
+        else:
+            self.deadline = self._proxy.now() + LINGER_S
+        return True  # the transport closes when we say so
+
+    @override
+    def pause_writing(self) -> None:
+        self._full = True
+        if self._exchange is not None:
+            self._exchange.downstream_full()
+
+    @override
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._exchange is not None:
+            self._exchange.downstream_drained()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+        if self._exchange is not None:
+            self._exchange.downstream_lost(self._proxy.now())
+
+    # --- called by the reader --------------------------------------------------------------
+
+    def request_received(self, request: Request) -> None:
+        """Begin an exchange; with a cached grant and an idle connection it is on its way at once."""
+        now = self._proxy.now()
+        self.deadline = now + BODY_TIMEOUT_S if request.has_body else math.inf
+        client = self._proxy.client(self._peer, request)
+        exchange = Exchange(request, self, client, self._proxy.request_id(client), now)
+        exchange.draining = self._draining
+        self._exchange = exchange
+        self._start(exchange)
+
+    def body_received(self, payload: bytes) -> None:
+        """Pass a piece of the body on."""
+        if self._exchange is not None:
+            self.deadline = self._proxy.now() + BODY_TIMEOUT_S
+            self._exchange.request_body_received(payload)
+
+    def request_ended(self, trailers: Fields) -> None:
+        """Pass the end of the request on."""
+        if self._exchange is not None:
+            self.deadline = math.inf
+            self._exchange.request_ended(trailers)
+
+    # --- called by the exchange ------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client takes no more at the moment."""
+        return self._full
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+        if self._transport is not None:
+            self._transport.write(data)
+        if self._half_closed:
+            self.deadline = self._proxy.now() + LINGER_S
+
+    def hold(self, reason: Hold) -> None:
+        """Stop reading until `reason` is released."""
+        self._holds |= reason
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def release(self, reason: Hold) -> None:
+        """Take one reason back."""
+        if not self._holds & reason:
+            return
+        self._holds &= ~reason
+        if not self._holds and self._transport is not None:
+            self._transport.resume_reading()
+        if self.deadline != math.inf:
+            self.deadline = self._proxy.now() + BODY_TIMEOUT_S
+
+    def date(self) -> bytes:
+        """Return the time as HTTP writes it."""
+        return self._proxy.date
+
+    def try_again(self, exchange: Exchange) -> None:
+        """Connect and forward once more."""
+        self._start(exchange)
+
+    def open_tunnel(self, exchange: Exchange, upstream: asyncio.Transport, early: bytes) -> None:
+        """Leave both connections to a tunnel; this protocol has done its work."""
+        downstream, self._transport = self._transport, None
+        self._connections.discard(self)
+        if downstream is None or downstream.is_closing():
+            reset(upstream)
+            exchange.downstream_lost(self._proxy.now())
+            return
+        ended = self._proxy.tunnel_opened(exchange)
+        tunnel = Tunnel(downstream, upstream, now=self._proxy.now, ended=ended)
+        self._connections.add(tunnel)
+        tunnel.start(self._reader.leftover, early)
+        if self._draining:
+            tunnel.drain()
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """Go on as the exchange says: read the next request, or close."""
+        task, self._task, self._exchange = self._task, None, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()  # the client has gone, or was too slow: nobody waits for its answer
+        self._proxy.exchange_ended(exchange)
+        self.deadline = self._proxy.now() + self._proxy.settings.idle_timeout_s
+        if exchange.closing is Closing.RESET:
+            self._reset()
+        elif exchange.closing is Closing.CLOSE or self._half_closed:
+            self._finish(may_send=not exchange.request_is_complete)
+        elif not self._feeding:
+            if self._reader.leftover:
+                # Not from here: a callback never feeds a parser.
+                self._proxy.loop.call_soon(self.data_received, b"")
+            else:
+                self._advance()
+
+    # --- called by the tick, and by drain --------------------------------------------------
+
+    def expired(self, now: float) -> None:
+        """End a connection whose deadline is over."""
+        exchange = self._exchange
+        self.deadline = math.inf
+        if self._lingering:
+            self._reset()
+        elif exchange is None and self._reader.is_between_messages:
+            self._close()
+        elif exchange is None:
+            self._refuse(RequestTimeout("no complete head in time"))
+        elif self._half_closed:
+            exchange.downstream_lost(now)
+        elif self._holds & Hold.UPSTREAM_FULL:
+            exchange.upstream_lost(InstanceTimeout("it takes no more of the body"), now)
+        elif self._holds:
+            self.deadline = now + BODY_TIMEOUT_S  # held by us: authorising and connecting have limits
+        else:
+            exchange.fail(RequestTimeout("no more of the body in time"), now)
+
+    def drain(self) -> None:
+        """Take no further request: close when idle, or after the exchange that is under way."""
+        self._draining = True
+        if self._exchange is not None:
+            self._exchange.draining = True
+        elif self._lingering:
+            self.deadline = min(self.deadline, self._proxy.now() + DRAIN_LINGER_S)
+        elif self._reader.is_between_messages:
+            self._close()
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def _start(self, exchange: Exchange) -> None:
+        task = asyncio.Task(self._proxy.forward(exchange), loop=self._proxy.loop, eager_start=True)
+        if not task.done():
+            self._task = task
+
+    def _advance(self) -> None:
+        """Read on behind requests that are answered. Raises `ProxyError` for what is no request."""
+        while self._exchange is None and self._reader.ended and not self._lingering:
+            self._reader.proceed()
+        if self._holds & Hold.PIPELINED and not self._reader.leftover:
+            self.release(Hold.PIPELINED)
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answer what is no request, or no body, and never read on."""
+        if self._exchange is not None:
+            self._exchange.fail(error, self._proxy.now())
+            return
+        self.write(self._proxy.refusal(self._peer, error))
+        self._finish(may_send=True)
+
+    def _finish(self, *, may_send: bool) -> None:
+        """Close after what is written; while the client may still send, take it in (RFC 9112 9.6)."""
+        self._lingering = True
+        self.deadline = self._proxy.now() + LINGER_S
+        if self._transport is None:
+            return
+        if may_send and not self._half_closed and self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._holds = Hold(0)
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+    def _close(self) -> None:
+        self._finish(may_send=False)
+
+    def _reset(self) -> None:
+        self._lingering = True
+        if self._transport is not None:
+            reset(self._transport)

@@ -1,0 +1,405 @@
+"""One request and its response: a machine that knows neither loop, socket nor clock.
+
+An exchange only moves forward through its phases (but for the one retry); entering one stamps the
+time, and END is entered exactly once. Whoever owns the edges (`downstream`, `upstream`) tells the
+exchange what arrived, and the exchange writes to the ports it was given. `now` is always an
+argument: seconds of a monotonic clock.
+
+Both bodies pass without being kept, with one exception: what a client sends before there is an
+upstream connection is held, and the client is paused meanwhile.
+"""
+
+from enum import IntEnum, IntFlag
+from typing import Final, Protocol
+
+from visa_jupyter_proxy.errors import ClientGone, InstanceInvalid, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.routes import Match
+from visa_jupyter_proxy.worker.fields import response_fields, trailer_fields
+from visa_jupyter_proxy.worker.forwarded import Client
+from visa_jupyter_proxy.worker.framing import chunk, last_chunk
+from visa_jupyter_proxy.worker.grant import Grant
+from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, accepts_websocket, response_head
+from visa_jupyter_proxy.worker.pages import error_page
+from visa_jupyter_proxy.worker.sockets import Transport
+
+_REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""Methods that a proxy may send again (RFC 9110 9.2.2)."""
+
+
+class Phase(IntEnum):
+    """Where an exchange is."""
+
+    ROUTE = 0
+    AUTHORIZE = 1
+    CONNECT = 2
+    FORWARD = 3
+    TUNNEL = 4
+    END = 5
+
+
+class Hold(IntFlag):
+    """Why a client is not being read."""
+
+    NOT_CONNECTED = 1
+    UPSTREAM_FULL = 2
+    PIPELINED = 4
+
+
+class DownstreamPort(Protocol):
+    """What an exchange needs of the client's connection."""
+
+    def write(self, data: bytes) -> None:
+        """Send; back-pressure comes back as `pause_reading` of the upstream port."""
+
+    def hold(self, reason: Hold) -> None:
+        """Stop reading from the client until each reason is released."""
+
+    def release(self, reason: Hold) -> None:
+        """Take one reason back."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client takes no more at the moment."""
+
+    def date(self) -> bytes:
+        """Return the time as HTTP writes it."""
+
+    def open_tunnel(self, exchange: "Exchange", upstream: Transport, early: bytes) -> None:
+        """Tie both connections together; `early` is what the instance sent behind its 101."""
+
+    def try_again(self, exchange: "Exchange") -> None:
+        """Connect and forward once more, on a fresh connection."""
+
+    def exchange_ended(self, exchange: "Exchange") -> None:
+        """Log, count, and go on with the connection as `exchange.closing` says."""
+
+
+class UpstreamPort(Protocol):
+    """What an exchange needs of the instance's connection."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether another exchange has used this connection before."""
+
+    def write(self, data: bytes) -> None:
+        """Send; back-pressure comes back as `Hold.UPSTREAM_FULL` of the downstream port."""
+
+    def pause_reading(self) -> None:
+        """Stop reading from the instance: the client is full."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    def request_sent(self) -> None:
+        """Begin to wait for the response head."""
+
+    def detach(self, *, reusable: bool) -> None:
+        """Leave the exchange, which is over: keep the connection for another, or abort it."""
+
+
+class Closing(IntEnum):
+    """What becomes of the client's connection."""
+
+    KEEP = 0
+    CLOSE = 1
+    """After all that was written has been sent."""
+    RESET = 2
+    """So that a body that ends with the connection cannot look complete (case 245)."""
+
+
+class Exchange:
+    """One request, its response, and the tunnel that may follow."""
+
+    __slots__ = (
+        "_answered",
+        "_chunked",
+        "_downstream",
+        "_held",
+        "_held_end",
+        "_request_ended",
+        "_until_close",
+        "_upstream",
+        "bytes_down",
+        "bytes_up",
+        "client",
+        "closing",
+        "draining",
+        "error",
+        "grant",
+        "id",
+        "match",
+        "phase",
+        "request",
+        "retried",
+        "stamps",
+        "status",
+    )
+
+    def __init__(
+        self, request: Request, downstream: DownstreamPort, client: Client, request_id: bytes, now: float
+    ) -> None:
+        self.request = request
+        self.client = client
+        self.id = request_id
+        self.phase = Phase.ROUTE
+        self.stamps: list[float | None] = [now, None, None, None, None, None]
+        """When each phase was entered."""
+        self.match: Match | None = None
+        self.grant: Grant | None = None
+        self.status: int | None = None
+        """What the client was told."""
+        self.error: ProxyError | None = None
+        """Why the exchange did not go to its end."""
+        self.closing = Closing.KEEP if request.keep_alive else Closing.CLOSE
+        self.draining = False
+        """Whether no further request is wanted on this connection."""
+        self.retried = False
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self._downstream = downstream
+        self._upstream: UpstreamPort | None = None
+        self._held: list[bytes] = []
+        self._held_end: Fields = []
+        self._request_ended = not request.has_body
+        self._until_close = False
+        self._answered = False
+        self._chunked = False
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether the instance has switched to WebSocket."""
+        return self.phase is Phase.TUNNEL
+
+    @property
+    def request_is_complete(self) -> bool:
+        """Whether the client has sent all of the request."""
+        return self._request_ended
+
+    @property
+    def may_be_sent_again(self) -> bool:
+        """Whether a second copy would do no harm, and could be made (RFC 9110 9.2.2)."""
+        return self.request.method in _REPEATABLE and not self.request.has_body
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """Move on. END is entered once: what comes after it is ignored by whoever asks `phase` first."""
+        assert self.phase is not Phase.END  # noqa: S101 -- rule 4 of `downstream`
+        self.phase = phase
+        self.stamps[phase] = now
+        if phase is Phase.END:
+            self._held.clear()
+            self._downstream.exchange_ended(self)
+
+    # --- told by the client's connection ---------------------------------------------------
+
+    def request_body_received(self, payload: bytes) -> None:
+        """Take a piece of the request's body, which may come after an early end."""
+        if self.phase is Phase.END:
+            return
+        self.bytes_up += len(payload)
+        if self._upstream is None:
+            self._held.append(payload)
+            self._downstream.hold(Hold.NOT_CONNECTED)
+        else:
+            self._upstream.write(chunk(payload) if self.request.chunked else payload)
+
+    def request_ended(self, trailers: Fields) -> None:
+        """Know that the client has sent all of the request."""
+        if self._request_ended:  # there is no body: `forward` does it all
+            return
+        self._request_ended = True
+        if self.phase is Phase.END:
+            return
+        if self._upstream is None:
+            self._held_end = trailers
+        else:
+            self._finish_request(self._upstream, trailers)
+
+    def downstream_full(self) -> None:
+        """Back-pressure: the client takes no more."""
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+
+    def downstream_drained(self) -> None:
+        """Know that the client takes more again."""
+        if self._upstream is not None:
+            self._upstream.resume_reading()
+
+    def downstream_lost(self, now: float) -> None:
+        """Know that the client has gone: nothing can be said any more."""
+        if self.phase is Phase.END:
+            return
+        self.error = ClientGone("connection lost")
+        self.closing = Closing.RESET
+        self._detach(reusable=False)
+        self.enter(Phase.END, now)
+
+    # --- told by the straight line ---------------------------------------------------------
+
+    def forward(self, upstream: UpstreamPort, head: bytes, now: float) -> None:
+        """Send the request on `upstream`, which tells this exchange of the response from here on."""
+        self._upstream = upstream
+        self.enter(Phase.FORWARD, now)
+        held, self._held = self._held, []
+        if held:
+            head += b"".join(map(chunk, held)) if self.request.chunked else b"".join(held)
+        upstream.write(head)
+        if self._downstream.is_full:
+            upstream.pause_reading()
+        self._downstream.release(Hold.NOT_CONNECTED)
+        if self._request_ended:
+            self._finish_request(upstream, self._held_end)
+
+    def fail(self, error: ProxyError, now: float) -> None:
+        """End with an error: before the head an answer, after it an abort."""
+        if self.phase is Phase.END:
+            return
+        self.error = error
+        self._detach(reusable=False)
+        if self._answered:
+            self._cut_short()
+        else:
+            self._answer(error)
+        self.enter(Phase.END, now)
+
+    # --- told by the instance's connection -------------------------------------------------
+
+    def response_received(self, response: Response, now: float) -> None:
+        """Take a response head: an interim one, the switch to a WebSocket, or the final one."""
+        if self.phase is Phase.END:
+            return
+        if response.status == 101:
+            self._switch(response, now)
+        elif response.status < 200:
+            self._pass_interim(response)
+        else:
+            self._respond(response)
+
+    def response_body_received(self, payload: bytes) -> None:
+        """Take a piece of the response's body."""
+        if self.phase is Phase.END:
+            return
+        self.bytes_down += len(payload)
+        self._downstream.write(chunk(payload) if self._chunked else payload)
+
+    def response_ended(self, response_allows_reuse: bool, trailers: Fields, now: float) -> None:
+        """Know that the response is complete; a request still on its way is given up (RFC 9112 9.3)."""
+        if self.phase in (Phase.TUNNEL, Phase.END):
+            return
+        if self._chunked:
+            self._downstream.write(last_chunk(trailer_fields(trailers)))
+        if not self._request_ended:
+            self.closing = Closing.CLOSE
+        self._detach(reusable=response_allows_reuse and self._request_ended)
+        self.enter(Phase.END, now)
+
+    def upstream_full(self) -> None:
+        """Back-pressure: the instance takes no more."""
+        self._downstream.hold(Hold.UPSTREAM_FULL)
+
+    def upstream_drained(self) -> None:
+        """Know that the instance takes more again."""
+        self._downstream.release(Hold.UPSTREAM_FULL)
+
+    def open_tunnel(self, upstream: Transport, early: bytes) -> None:
+        """Leave the rest to a tunnel; `upstream` is the instance's connection."""
+        self._downstream.open_tunnel(self, upstream, early)
+
+    def upstream_lost(self, error: ProxyError, now: float) -> None:
+        """Know that the instance's connection is over or of no use, before the response was complete."""
+        if self.phase is Phase.END:
+            return
+        upstream = self._upstream
+        if isinstance(error, InstanceUnreachable) and upstream is not None and self._may_try_again(upstream):
+            self.retried = True
+            self._upstream = None
+            self.enter(Phase.CONNECT, now)
+            self._downstream.try_again(self)
+        else:
+            self.fail(error, now)
+
+    def tunnel_ended(self, error: ProxyError | None, bytes_up: int, bytes_down: int, now: float) -> None:
+        """Know that both sides of the tunnel are done."""
+        self.error = error
+        self.bytes_up, self.bytes_down = bytes_up, bytes_down
+        self._upstream = None
+        self.enter(Phase.END, now)
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def _finish_request(self, upstream: UpstreamPort, trailers: Fields) -> None:
+        if self.request.chunked:
+            upstream.write(last_chunk(trailer_fields(trailers)))
+        upstream.request_sent()
+
+    def _may_try_again(self, upstream: UpstreamPort) -> bool:
+        """Only behind a connection that had been idle, only what may be repeated, only if nothing came."""
+        return upstream.reused and not self.retried and not self._answered and self.may_be_sent_again
+
+    def _switch(self, response: Response, now: float) -> None:
+        if not (self.request.websocket and self.match is not None and self.match.route.ws):
+            self.fail(InstanceInvalid("101 that nobody asked for"), now)
+        elif not accepts_websocket(self.request, response):
+            self.fail(InstanceInvalid("101 that does not accept the WebSocket"), now)
+        else:
+            fields = response_fields(response, self.id)
+            fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+            self.status, self._answered, self.closing = 101, True, Closing.CLOSE
+            self._downstream.write(response_head(101, b"Switching Protocols", fields))
+            self.enter(Phase.TUNNEL, now)
+
+    def _pass_interim(self, response: Response) -> None:
+        if self.request.minor == 1:  # HTTP/1.0 knows none (RFC 9110 15.2)
+            self._downstream.write(response_head(response.status, response.reason, response.fields))
+
+    def _respond(self, response: Response) -> None:
+        fields = response_fields(response, self.id)
+        if b"date" not in response.special:
+            fields.append((b"Date", self._downstream.date()))
+        fields += self._framing(response)
+        no_body_yet = self.request.expects_continue and not (self.bytes_up or self._request_ended)
+        if self.draining or self.request.websocket or no_body_yet:
+            # Behind a refused upgrade there may be frames, never a request (case 149).
+            self.closing = Closing.CLOSE
+        if self.closing is not Closing.KEEP:
+            fields.append((b"Connection", b"close"))
+        elif self.request.minor == 0:
+            fields.append((b"Connection", b"keep-alive"))
+        self.status, self._answered = response.status, True
+        self._downstream.write(response_head(response.status, response.reason, fields))
+
+    def _framing(self, response: Response) -> Fields:
+        """Frame the response for this client (RFC 9112 6)."""
+        length = [] if response.length is None else [(b"Content-Length", b"%d" % response.length)]
+        if self.request.method == b"HEAD" or response.status == 304:
+            return length
+        if response.status == 204:
+            return []
+        if length:
+            return length
+        if self.request.minor == 1:
+            self._chunked = True
+            return [(b"Transfer-Encoding", b"chunked")]
+        self._until_close = True
+        self.closing = Closing.CLOSE
+        return []
+
+    def _answer(self, error: ProxyError) -> None:
+        reason, fields, body = error_page(error, self.id, self._downstream.date())
+        if self.draining or self.request.websocket or not self._request_ended:
+            self.closing = Closing.CLOSE
+        if self.closing is not Closing.KEEP:
+            fields.append((b"Connection", b"close"))
+        elif self.request.minor == 0:
+            fields.append((b"Connection", b"keep-alive"))
+        self.status, self._answered = error.status, True
+        head = response_head(error.status, reason, fields)
+        self._downstream.write(head if self.request.method == b"HEAD" else head + body)
+
+    def _cut_short(self) -> None:
+        """Make sure that what was sent so far cannot be taken for a complete message."""
+        self.closing = Closing.RESET if self._until_close else Closing.CLOSE
+
+    def _detach(self, *, reusable: bool) -> None:
+        if self._upstream is not None:
+            upstream, self._upstream = self._upstream, None
+            upstream.detach(reusable=reusable)

@@ -1,0 +1,130 @@
+"""Which fields go on, in both directions.
+
+The message that came is never modified; the fields to send are made here, in this order: what may
+pass as it came, then what we vouch for.
+"""
+
+import re
+from typing import Final
+
+from visa_jupyter_proxy.errors import InstanceNotReady
+from visa_jupyter_proxy.routes import Match, Route
+from visa_jupyter_proxy.worker.credentials import sets_token, without_bearer, without_token
+from visa_jupyter_proxy.worker.forwarded import Client
+from visa_jupyter_proxy.worker.grant import Grant
+from visa_jupyter_proxy.worker.http1 import (
+    HOP_BY_HOP,
+    REQUEST_SPECIAL,
+    RESPONSE_SPECIAL,
+    Fields,
+    Request,
+    Response,
+)
+
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_VISIBLE: Final = re.compile(r"[!-~]+")
+
+_NOT_IN_TRAILERS: Final = (
+    REQUEST_SPECIAL
+    | RESPONSE_SPECIAL
+    | {
+        b"age",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"date",
+        b"expect",
+        b"expires",
+        b"location",
+        b"max-forwards",
+        b"origin",
+        b"pragma",
+        b"range",
+        b"retry-after",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    }
+)
+"""Fields for framing, routing, authentication and processing must not come late (RFC 9110 6.5.1)."""
+
+
+def request_fields(request: Request, match: Match, grant: Grant, client: Client, request_id: bytes) -> Fields:
+    """Make the fields of the request to the instance."""
+    fields = [*_passing(request, match.route)]
+    host = request.host
+    fields.append((b"Host", host if host is not None else grant.host.encode()))
+    fields.append((b"X-Forwarded-For", client.chain))
+    fields.append((b"X-Forwarded-Proto", client.proto))
+    if forwarded_host := client.host or host:
+        fields.append((b"X-Forwarded-Host", forwarded_host))
+    fields.append((b"X-Real-IP", client.address.encode()))
+    fields.append((b"X-Request-Id", request_id))
+    for name, template in match.route.set_headers:
+        fields.append((name.encode(), _filled(template, grant).encode()))
+    return [*fields, *_framing_fields(request, match.route)]
+
+
+def response_fields(response: Response, request_id: bytes) -> Fields:
+    """Make the fields of the response to the client, without those of the connection."""
+    fields = [*response.fields]
+    cookies = response.special.get(b"set-cookie", ())
+    fields += [(b"Set-Cookie", value) for value in cookies if not sets_token(value)]
+    fields.append((b"X-Request-Id", request_id))
+    return fields
+
+
+def trailer_fields(trailers: Fields) -> Fields:
+    """Drop what must not be in a trailer section, and whatever imitates it."""
+    return [(name, value) for name, value in trailers if not _is_forbidden_trailer(name)]
+
+
+def _is_forbidden_trailer(name: bytes) -> bool:
+    key = name.lower().replace(b"_", b"-").replace(b".", b"-")
+    return key in _NOT_IN_TRAILERS or key.startswith((b"x-forwarded-", b"access-control-", b"if-", b"sec-"))
+
+
+def _passing(request: Request, route: Route) -> Fields:
+    fields = request.fields
+    if request.minor == 0:
+        fields = [field for field in fields if field[0].lower() != b"expect"]  # RFC 9110 10.1.1
+    if route.set_headers:
+        replaced = {name.lower().encode() for name, _ in route.set_headers}
+        fields = [field for field in fields if field[0].lower() not in replaced]
+    authorization = request.special.get(b"authorization", [])
+    cookies = request.special.get(b"cookie", [])
+    if route.strip_credentials:
+        authorization, cookies = without_bearer(authorization), without_token(cookies)
+    return [
+        *fields,
+        *((b"Authorization", value) for value in authorization if not _replaces(route, "authorization")),
+        *((b"Cookie", value) for value in cookies),
+    ]
+
+
+def _replaces(route: Route, name: str) -> bool:
+    return any(name == field.lower() for field, _ in route.set_headers)
+
+
+def _framing_fields(request: Request, route: Route) -> Fields:
+    if request.websocket and route.ws:
+        return [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    if request.chunked:
+        return [(b"Transfer-Encoding", b"chunked")]
+    if request.length is not None:
+        return [(b"Content-Length", b"%d" % request.length)]
+    return []
+
+
+def _filled(template: str, grant: Grant) -> str:
+    def value(name: re.Match[str]) -> str:
+        found = grant.values.get(name[1], "")
+        if not _VISIBLE.fullmatch(found):
+            raise InstanceNotReady(f"the API gave no usable value for {name[0]}")
+        return found
+
+    return _PLACEHOLDER.sub(value, template)
+
+
+assert HOP_BY_HOP <= _NOT_IN_TRAILERS  # noqa: S101 -- a fact about constants, checked once at import

@@ -1,0 +1,164 @@
+"""The straight line that every request takes: route, token, authorise, connect, forward.
+
+`forward` is the list of what this proxy does. It is started eagerly, so with a cached grant and an
+idle connection it runs to its end inside the parser's callback. Moving bytes is not its business.
+"""
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+
+from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.errors import (
+    InstanceNotReady,
+    InstanceTimeout,
+    InstanceUnreachable,
+    Internal,
+    ProxyError,
+)
+from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
+from visa_jupyter_proxy.routes import Match, Route, Router
+from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.credentials import access_token
+from visa_jupyter_proxy.worker.exchange import Exchange, Phase
+from visa_jupyter_proxy.worker.fields import request_fields
+from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
+from visa_jupyter_proxy.worker.grant import Grant
+from visa_jupyter_proxy.worker.http1 import Request, request_head, response_head
+from visa_jupyter_proxy.worker.kernels import notebook_key
+from visa_jupyter_proxy.worker.pages import error_page
+from visa_jupyter_proxy.worker.records import log_exchange, log_refusal
+from visa_jupyter_proxy.worker.sites import Sites
+from visa_jupyter_proxy.worker.tunnel import Tunnel
+from visa_jupyter_proxy.worker.upstream import Address, Pool, Upstream, tls_context
+
+
+class Proxy:
+    """What all connections of a worker share: the rules, the grants, the pool."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        routes: Sequence[Route],
+        authorization: Authorization,
+        pool: Pool,
+        tell: Callable[[TunnelOpened | TunnelEnded], None],
+    ) -> None:
+        """`tell` sends a message to control, and never waits."""
+        self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+        self.date = b""
+        self._router = Router(routes)
+        self._sites = Sites(settings.server_names, settings.allowed_origins)
+        self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
+        self._authorization = authorization
+        self._pool = pool
+        self._tls = {route.name: tls_context(route) for route in routes}
+        self._tell = tell
+        self._request_id_prefix = secrets.token_hex(5).encode()
+        self._requests = itertools.count(1)
+        self._tunnels = itertools.count(1)
+        self.tick()
+
+    async def forward(self, exchange: Exchange) -> None:
+        """Decide about one request, and send it on; whatever happens, the exchange has gone on or ended."""
+        try:
+            grant = exchange.grant or await self._authorize(exchange)
+            match = exchange.match
+            assert match is not None  # noqa: S101 -- _authorize has set both
+            exchange.enter(Phase.CONNECT, self.now())
+            upstream = await self._connect(exchange, match, grant)
+            fields = request_fields(exchange.request, match, grant, exchange.client, exchange.id)
+            upstream.attach(exchange)
+            exchange.forward(
+                upstream, request_head(exchange.request.method, match.target, fields), self.now()
+            )
+        except ProxyError as error:
+            exchange.fail(error, self.now())
+        except Exception:  # noqa: BLE001 -- no request ends the process or is left without an answer
+            logs.get().error("defect while forwarding", request_id=exchange.id.decode("ascii"), exc_info=True)
+            exchange.fail(Internal("defect"), self.now())
+
+    async def _authorize(self, exchange: Exchange) -> Grant:
+        request = exchange.request
+        self._sites.check_host(request)
+        match = exchange.match = self._router.match(request.target, websocket=request.websocket)
+        if request.websocket and match.route.ws:
+            self._sites.check_origin(request, exchange.client)
+        token = access_token(request)
+        exchange.enter(Phase.AUTHORIZE, self.now())
+        grant = await self._authorization.grant(token, match.instance_id, exchange.client.address)
+        exchange.grant = grant
+        return grant
+
+    async def _connect(self, exchange: Exchange, match: Match, grant: Grant) -> Upstream:
+        route = match.route
+        address = Address(grant.host, route.remote_port, self._tls[route.name])
+        if not exchange.retried:
+            upstream = self._pool.idle(address, repeatable=exchange.may_be_sent_again)
+            if upstream is not None:
+                return upstream
+        try:
+            return await self._pool.connect(address)
+        except (InstanceUnreachable, InstanceTimeout) as error:
+            self._authorization.forget(grant)
+            if not grant.is_up:
+                raise InstanceNotReady(str(error)) from None
+            raise
+
+    # --- asked by downstream ---------------------------------------------------------------
+
+    def client(self, peer: str, request: Request) -> Client:
+        """Return who the client is, as far as `peer` may say so."""
+        return self._trusted_proxies.client(peer, request)
+
+    def request_id(self, client: Client) -> bytes:
+        """Return the id that a trusted proxy gave the request, or a new one."""
+        return client.request_id or self._new_request_id()
+
+    def refusal(self, peer: str, error: ProxyError) -> bytes:
+        """Record and compose the answer to what is no request."""
+        request_id = self._new_request_id()
+        log_refusal(self.settings.access_log, peer, request_id, error)
+        reason, fields, body = error_page(error, request_id, self.date)
+        fields.append((b"Connection", b"close"))
+        return response_head(error.status, reason, fields) + body
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """Record what became of an exchange."""
+        log_exchange(self.settings.access_log, exchange, self.now())
+
+    def tunnel_opened(self, exchange: Exchange) -> Callable[[Tunnel, ProxyError | None], None]:
+        """Tell control of a notebook's connection; the result is to be called when it has ended."""
+        number = next(self._tunnels)
+        match, grant = exchange.match, exchange.grant
+        assert match is not None  # noqa: S101 -- an exchange that became a tunnel has both
+        assert grant is not None  # noqa: S101
+        notebook = notebook_key(match)
+        if notebook is not None:
+            token = access_token(exchange.request)
+            self._tell(
+                TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
+            )
+
+        def ended(tunnel: Tunnel, error: ProxyError | None) -> None:
+            up, down = tunnel.down.received, tunnel.up.received
+            exchange.tunnel_ended(error, up, down, self.now())
+            if notebook is not None:
+                reason = "closed" if error is None else error.error
+                self._tell(
+                    TunnelEnded(tunnel=number, reason=reason, at=time.time(), bytes_up=up, bytes_down=down)
+                )
+
+        return ended
+
+    def _new_request_id(self) -> bytes:
+        return b"%b%08x" % (self._request_id_prefix, next(self._requests))
+
+    def tick(self) -> None:
+        """Once a second: what changes with time."""
+        self.date = formatdate(usegmt=True).encode()

@@ -1,0 +1,63 @@
+"""What is logged of requests: one line for each, as `ACCESS_LOG` says. No query, no token, ever."""
+
+from collections.abc import Callable
+from typing import Final
+
+from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.errors import ClientGone, Internal, ProxyError
+from visa_jupyter_proxy.worker.exchange import Exchange, Phase
+
+_LONGEST_PATH: Final = 256
+"""Of a path in the log; a longer one is cut there."""
+
+
+def log_exchange(access_log: str, exchange: Exchange, now: float) -> None:
+    """Log an exchange that has ended.
+
+    `errors` logs what was refused or could not be completed, and the 5xx of instances; clients that
+    leave in the middle are everyday life.
+    """
+    error, status = exchange.error, exchange.status
+    failed = (error is not None and not isinstance(error, ClientGone)) or (status or 0) >= 500
+    if access_log == "off" or (access_log == "errors" and not failed):
+        return
+    request, match, grant = exchange.request, exchange.match, exchange.grant
+    began = exchange.stamps[Phase.ROUTE] or now
+    _teller(error, failed=failed)(
+        "tunnel" if exchange.stamps[Phase.TUNNEL] is not None else "request",
+        client=exchange.client.address,
+        request_id=exchange.id.decode("ascii"),
+        method=request.method.decode("ascii"),
+        path=request.target.partition(b"?")[0][:_LONGEST_PATH].decode("ascii"),
+        route=match.route.name if match is not None else None,
+        instance=match.instance_id if match is not None else None,
+        user=grant.user if grant is not None else None,
+        status=status if status is not None else error and error.status,
+        reason=error.error if error is not None else None,
+        detail=str(error) if error is not None else None,
+        duration=round(now - began, 4),
+        bytes_up=exchange.bytes_up,
+        bytes_down=exchange.bytes_down,
+    )
+
+
+def log_refusal(access_log: str, peer: str, request_id: bytes, error: ProxyError) -> None:
+    """Log what was no request at all."""
+    if access_log != "off":
+        logs.get().notice(
+            "request",
+            client=peer,
+            request_id=request_id.decode("ascii"),
+            status=error.status,
+            reason=error.error,
+            detail=str(error),
+        )
+
+
+def _teller(error: ProxyError | None, *, failed: bool) -> Callable[..., None]:
+    log = logs.get()
+    if isinstance(error, Internal):
+        return log.error
+    if not failed:
+        return log.info
+    return log.notice if error is not None and error.source == "downstream" else log.warning

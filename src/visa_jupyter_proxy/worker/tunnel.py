@@ -1,0 +1,135 @@
+"""Two connections tied together: raw bytes both ways until both are done.
+
+Back-pressure is the loop's own: `pause_writing` on one side is `pause_reading` on the other. A half
+that is closed is closed on the other side too, after what was queued; a reset is passed on as one.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final, override
+
+from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.worker.sockets import reset
+
+LINGER_S: Final = 30.0
+"""How long a side may go on after the other has ended: nginx's lingering_time."""
+
+
+class Side(asyncio.Protocol):
+    """One of the two connections."""
+
+    peer: "Side"
+
+    def __init__(self, tunnel: "Tunnel", transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.received = 0
+        self.ended = False
+        """Whether this side will send no more."""
+        self.lost = False
+        self._tunnel = tunnel
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self.peer.transport.write(data)
+
+    @override
+    def eof_received(self) -> bool:
+        self._tunnel.side_ended(self)
+        return True
+
+    @override
+    def pause_writing(self) -> None:
+        self.peer.transport.pause_reading()
+
+    @override
+    def resume_writing(self) -> None:
+        self.peer.transport.resume_reading()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tunnel.side_lost(self, exc)
+
+    def finish(self) -> None:
+        """Send what is queued, then the end."""
+        if self.lost or self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()  # TLS cannot be half-closed here
+
+
+class Tunnel:
+    """What a WebSocket becomes after the instance's 101."""
+
+    def __init__(
+        self,
+        downstream: asyncio.Transport,
+        upstream: asyncio.Transport,
+        *,
+        now: Callable[[], float],
+        ended: Callable[["Tunnel", ProxyError | None], None],
+    ) -> None:
+        """Tie two connections; `ended` is called once, when both are gone, with why (None: cleanly)."""
+        self.down = Side(self, downstream)
+        self.up = Side(self, upstream)
+        self.down.peer, self.up.peer = self.up, self.down
+        self.deadline = math.inf
+        self._now = now
+        self._ended = ended
+        self._error: ProxyError | None = None
+
+    def start(self, from_client: bytes, from_instance: bytes) -> None:
+        """Take the connections over, with the bytes that came early."""
+        for side, early in ((self.down, from_client), (self.up, from_instance)):
+            side.transport.set_protocol(side)
+            if early:
+                side.data_received(early)
+        for side in (self.down, self.up):
+            side.transport.resume_reading()
+
+    def close(self, error: ProxyError | None, now: float) -> None:
+        """End both sides after what is queued; at the deadline without it."""
+        self._error = self._error or error
+        self.deadline = min(self.deadline, now + LINGER_S)
+        for side in (self.down, self.up):
+            if not side.lost:
+                side.transport.close()
+
+    def expired(self, now: float) -> None:  # noqa: ARG002 -- all that has a deadline looks alike
+        """End what has not ended by itself."""
+        self.deadline = math.inf
+        for side in (self.down, self.up):
+            if not side.lost:
+                reset(side.transport)
+
+    def drain(self) -> None:
+        """End both sides: the worker stops."""
+        self.close(None, self._now())
+
+    # --- told by the sides -----------------------------------------------------------------
+
+    def side_ended(self, side: Side) -> None:
+        """Close the half that leads to the other side, too."""
+        side.ended = True
+        if side.peer.ended:
+            # Both halves are closed, which closes no transport by itself.
+            self.close(None, self._now())
+        else:
+            self.deadline = self._now() + LINGER_S
+            side.peer.finish()
+
+    def side_lost(self, side: Side, exc: Exception | None) -> None:
+        """End the other side in the same way; with the second one, all is over."""
+        side.lost = True
+        if exc is not None and self._error is None:
+            self._error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
+        if side.peer.lost:
+            self._ended(self, self._error)
+        elif exc is not None:
+            reset(side.peer.transport)
+        else:
+            self.deadline = min(self.deadline, self._now() + LINGER_S)
+            side.peer.transport.close()

@@ -1,0 +1,144 @@
+"""A worker: one process that moves bytes.
+
+Control starts it with two inherited descriptors, the listening socket and its end of the mailbox, and
+tells it everything else in the first message. It does what control says; when control is gone, it
+drains and exits.
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, Start
+from visa_jupyter_proxy.routes import Router
+from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.downstream import Downstream
+from visa_jupyter_proxy.worker.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.sockets import Timed
+from visa_jupyter_proxy.worker.upstream import Pool
+
+_TICK_S: Final = 1.0
+
+_DRAIN_LOOK_S: Final = 0.05
+"""How often a draining worker looks whether it is done."""
+
+_BACKLOG: Final = 4096
+"""Connections that wait to be accepted: Linux's net.core.somaxconn."""
+
+
+class Worker:
+    """The parts of a worker, tied together, from the first message to the last connection."""
+
+    def __init__(self, start: Start, listener: socket.socket, mailbox: Mailbox) -> None:
+        settings = start.settings
+        self.drain_s = settings.drain_s
+        loop = self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._mailbox = mailbox
+        self._connections: set[Timed] = set()
+        self._api = VisaApi(
+            settings.api_url,
+            ca_file=settings.api_ca_file,
+            timeout_s=settings.api_timeout_s,
+            placeholders=Router(start.routes).placeholders,
+        )
+        self._authorization = Authorization(
+            self._api,
+            InstanceNetworks(settings.instance_networks),
+            reuse_s=settings.cache_refresh_time_s,
+            patience_s=settings.api_timeout_s,
+            now=loop.time,
+        )
+        self._pool = Pool(
+            loop,
+            self._connections,
+            connect_timeout_s=settings.connect_timeout_s,
+            response_timeout_s=settings.response_timeout_s,
+        )
+        self._proxy = Proxy(settings, start.routes, self._authorization, self._pool, mailbox.send)
+        self._ended = loop.create_future()
+        self._drain_until: float | None = None
+        self._server: asyncio.Server | None = None
+
+    async def run(self) -> None:
+        """Serve until drained. Raises nothing that a connection could cause."""
+        self._server = await self._loop.create_server(
+            lambda: Downstream(self._proxy, self._connections), sock=self._listener, backlog=_BACKLOG
+        )
+        self._loop.call_later(_TICK_S, self._tick)
+        self._mailbox.send(Ready())
+        await self._ended
+        await self._authorization.close()
+        await self._api.close()
+
+    def drain(self, seconds: float) -> None:
+        """Accept no more, end what is idle, let the rest finish within `seconds`."""
+        if self._drain_until is not None or self._server is None:
+            return
+        self._drain_until = self._loop.time() + seconds
+        self._server.close()
+        self._pool.close()
+        for connection in [*self._connections]:
+            connection.drain()
+        self._look_for_end()
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._loop.call_later(_TICK_S, self._tick)
+        self._proxy.tick()
+        self._authorization.tick(now)
+        for connection in [one for one in self._connections if one.deadline <= now]:
+            connection.expired(now)
+
+    def _look_for_end(self) -> None:
+        """Go when nothing is under way any more, or the time is over."""
+        if self._drain_until is None or self._ended.done():
+            return
+        if not self._connections or self._loop.time() >= self._drain_until:
+            self._ended.set_result(None)
+        else:
+            self._loop.call_later(_DRAIN_LOOK_S, self._look_for_end)
+
+
+async def serve(listener: socket.socket, pipe: socket.socket) -> None:
+    """Live the life of a worker process on the two inherited sockets."""
+    loop = asyncio.get_running_loop()
+    started: asyncio.Future[Start | None] = loop.create_future()
+    worker: Worker | None = None
+
+    def received(mailbox: Mailbox, message: Message) -> None:
+        match message:
+            case Start():
+                started.set_result(message)
+            case Ping(number=number):
+                mailbox.send(Pong(number=number))
+            case Drain(seconds=seconds) if worker is not None:
+                worker.drain(seconds)
+            case _:
+                logs.get().warning("unexpected message", message=type(message).__name__)
+
+    def lost() -> None:
+        if not started.done():
+            started.set_result(None)
+        elif worker is not None:
+            logs.get().warning("control is gone: draining")
+            worker.drain(worker.drain_s)
+
+    mailbox = await Mailbox.open(pipe, received, lost)
+    start = await started
+    if start is None:
+        return
+    settings = start.settings
+    logs.configure(
+        settings.log_level,
+        settings.log_timezone,
+        settings.log_syslog_host,
+        settings.log_syslog_port,
+        settings.log_syslog_app_name,
+    )
+    worker = Worker(start, listener, mailbox)
+    await worker.run()
+    await mailbox.close()
