@@ -195,9 +195,8 @@ def load(
 def _mistakes(error: ValidationError, given: variables.Given) -> Iterator[str]:
     for mistake in error.errors(include_url=False, include_input=False):
         name = str(mistake["loc"][0]).upper()
-        # Pydantic's own words for what no parser sees: a text that is no UTF-8.
-        allowed = mistake.get("ctx", {}).get("error", mistake["msg"])
-        yield f"{PREFIX}{name}: {given.shown(name)} cannot be used: {allowed}"
+        # Every text is read by a parser of ours, whose `ValueError` pydantic keeps.
+        yield f"{PREFIX}{name}: {given.shown(name)} cannot be used: {mistake['ctx']['error']}"
 
 
 def _half_a_syslog(settings: Settings) -> Iterator[str]:

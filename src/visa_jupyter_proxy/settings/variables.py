@@ -61,9 +61,20 @@ def read(prefix: str, known: Iterable[str], environ: Mapping[str, str], director
         texts |= {name.removeprefix(prefix): text for name, text in ours.items()}
     for name in known:
         value = _value(prefix, name, texts, directory, given)
-        if value is not None:
+        if value is not None and _is_text(value.text):
             given.values[name] = value
+        elif value is not None:
+            given.mistakes.append(f"{prefix}{name}: is not UTF-8: write it in UTF-8")
     return given
+
+
+def _is_text(value: str) -> bool:
+    # Python shows bytes of the environment that are no UTF-8 as lone surrogates, which nothing can encode.
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _dotenv(path: Path, given: Given) -> dict[str, str]:
