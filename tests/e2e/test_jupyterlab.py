@@ -95,9 +95,9 @@ def test_a_day_in_jupyterlab(page: Page, demo: RunningDemo, tmp_path: Path) -> N
     page.on("websocket", watch)
     _sign_in(page, demo)
     _run_a_cell(page)
-    _upload_and_download(page, demo, tmp_path)
     if picture := os.environ.get("PICTURE"):
         page.screenshot(path=picture)
+    _upload_and_download(page, demo, tmp_path)
     _type_in_a_terminal(page)
     # JupyterLab may start a second kernel and give it up again: what counts is what got an answer.
     assert used
