@@ -135,7 +135,8 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
 class Mailbox(asyncio.Protocol):
     """One end of the pipe.
 
-    `received` is called with the mailbox and each message, in order, from before `open` returns; `lost` once, when the other process is gone.
+    `received` is called with the mailbox and each message, in order, from before `open` returns; `lost`
+    once, when the other process is gone.
     Neither may raise.
     """
 
