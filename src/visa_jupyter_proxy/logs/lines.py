@@ -24,10 +24,10 @@ _AS_IT_IS: Final = frozenset({str, int, bool, type(None)})
 type Fields = dict[str, Any]
 type Render = Callable[[Fields], str]
 
-_LONGEST: Final = (2048, 512, 128, 32)
+_LONGEST: Final = (2048, 512, 128, 32, 8)
 """Characters of a value; the next one is tried when a line is longer than a pipe takes at once."""
 
-_TOKEN: Final = re.compile(r"eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?|(?i:(?<=\bbearer )|(?<=\btoken=))[^\s;&,'\"]+")
+_TOKEN: Final = re.compile(r"eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?|(?i:(?<=\bbearer )|(?<=token=))[^\s;&,'\"]+")
 """A JWT, and what follows `Bearer` and `token=` (`access_token=` too)."""
 
 _NEEDS_QUOTES: Final = re.compile(r"""[\s"=\\]|^$""")
@@ -88,7 +88,7 @@ def _plain(value: object) -> object:
 
 
 def _cut(name: str, value: object, longest: int) -> object:
-    if not isinstance(value, str) or len(value) <= longest:
+    if not isinstance(value, str) or len(value) <= longest or name in {"timestamp", "level"}:
         return value
     # Where it went wrong stands at the end of a traceback.
     return "..." + value[-longest:] if name == "exception" else value[:longest] + "..."
