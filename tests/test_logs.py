@@ -454,7 +454,8 @@ class TestSyslog:
         logs.configure("info", None, *values.values(), stream=io.StringIO())
         assert implementation._output.syslog is None
 
-    def test_a_lost_host_is_reported_once_and_found_again(self, syslog: socket.socket) -> None:
+    @pytest.mark.parametrize("lines", [50, 51])
+    def test_a_lost_host_is_reported_once_and_found_again(self, syslog: socket.socket, lines: int) -> None:
         """Nothing is raised, however many lines there are; what is sent after its return arrives."""
         address = syslog.getsockname()
         stream = self._configure(syslog)
@@ -467,7 +468,7 @@ class TestSyslog:
             return "cannot be reached" in stream.getvalue()
 
         _until(said)
-        for _ in range(50):
+        for _ in range(lines):
             logs.get().info("said")
         reports = [line for line in _json(stream) if "cannot be reached" in str(line["event"])]
         assert [
