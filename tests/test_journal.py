@@ -23,6 +23,7 @@ from visa_jupyter_proxy.control.journal.records import (
     Due,
     Ended,
     Opened,
+    Record,
     ReportState,
     Settled,
     is_reportable,
@@ -149,7 +150,11 @@ class TestWriting:
 
     def test_writing_the_same_records_again_changes_nothing(self, tmp_path: Path) -> None:
         """A commit whose answer was lost is repeated without harm."""
-        records = [an_opened(1), an_ended(1), Settled("open1", ReportState.DELIVERED, 1, 1002.0)]
+        records: list[Record] = [
+            an_opened(1),
+            an_ended(1),
+            Settled("open1", ReportState.DELIVERED, 1, 1002.0),
+        ]
         queries = [f"SELECT * FROM {table}" for table in ("sessions", "connections", "reports")]
 
         async def main() -> None:
@@ -314,7 +319,7 @@ class TestSchema:
 
 class TestFaults:
     def test_what_is_committed_survives_a_kill(self, tmp_path: Path) -> None:
-        """kill -9 right after `write` has returned loses nothing."""
+        """A kill -9 right after `write` has returned loses nothing."""
         code = (
             "import asyncio, sys; sys.path[:0] = sys.argv[2:]\n"
             "from test_journal import *\n"
@@ -427,8 +432,8 @@ class TestFaults:
             "async def main():\n"
             "    j = Journal(sys.argv[1]); await j.register('me', 'node', 1, 1.0)\n"
             "    await j.write('me', [an_opened(0)])\n"
-            "    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))\n"
-            "    try: await j.write('me', [an_opened(n) for n in range(1, 3000)])\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+            "    try: await j.write('me', [an_opened(n) for n in range(1, 600)])\n"
             "    except JournalUnavailable as error: print(error)\n"
             "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
             "    await j.write('me', [an_opened(1)]); await j.close()\n"

@@ -50,8 +50,8 @@ HEARTBEAT_S: Final = 3.0
 OWNER_TIMEOUT_S: Final = 15.0
 """How long a heartbeat may stand still before its owner counts as dead."""
 
-_BATCH: Final = 500
-"""Records in one transaction: some 100 ms, during which another process waits for the database."""
+_BATCH: Final = 200
+"""Records in one transaction: less than half a second, during which another process has to wait."""
 
 _FIRST_RETRY_S: Final = 0.5
 _LARGEST_RETRY_S: Final = 15.0

@@ -128,7 +128,7 @@ class Journal:
         """
         async with self._transaction() as connection:
             await _check(connection, owner)
-            return [await writing.write(connection, owner, record) for record in records]
+            return await writing.Batch(connection, owner).write(records)
 
     async def blocked(self, owner: str, reports: Iterable[str]) -> set[str]:
         """Of these reports of `owner`, those that still wait for an earlier one of another owner."""

@@ -1,8 +1,9 @@
 """The statements of the journal: what one record, a death, an adoption change. Each inside a transaction."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from visa_jupyter_proxy.control.journal.records import (
@@ -23,96 +24,124 @@ OWNER_LOST = "owner lost"
 """Why a connection of a dead control process ended."""
 
 
-async def write(connection: AsyncConnection, owner: str, record: Record) -> Due | None:
-    """Write one record; give the report that it has made due, unless that was released already."""
-    match record:
-        case Opened():
-            return await _opened(connection, owner, record)
-        case Ended():
-            return await _ended(connection, owner, record)
-        case Settled():
-            await _settled(connection, record)
+_pending = reports.c.state == ReportState.PENDING
+_running = connections.c.ended_at.is_(None)
+
+# Statements are made once: making one costs more than executing it.
+_others_pending = select(reports.c.number).where(_pending, reports.c.owner != bindparam("me")).limit(1)
+_known = select(connections.c.id).where(connections.c.id.in_(bindparam("ids", expanding=True)))
+_open_session = select(sessions.c.id).where(
+    sessions.c.instance_id == bindparam("instance_id"),
+    sessions.c.kernel_id == bindparam("kernel_id"),
+    sessions.c.session_id == bindparam("session_id"),
+    sessions.c.closed_at.is_(None),
+)
+_session_of = select(connections.c.session).where(connections.c.id == bindparam("connection"), _running)
+_end = (
+    update(connections)
+    .where(connections.c.id == bindparam("connection"))
+    .values(
+        ended_at=bindparam("at"),
+        reason=bindparam("why"),
+        bytes_up=bindparam("up"),
+        bytes_down=bindparam("down"),
+    )
+)
+_close_if_idle = (
+    update(sessions)
+    .where(
+        sessions.c.id == bindparam("session"),
+        sessions.c.closed_at.is_(None),
+        # Whosever connection it is that carries it.
+        ~exists().where(connections.c.session == sessions.c.id, _running),
+    )
+    .values(closed_at=bindparam("at"))
+)
+# Only once: a report that another owner has settled meanwhile stays as that found it.
+_settle = (
+    update(reports)
+    .where(reports.c.id == bindparam("report"), _pending)
+    .values(state=bindparam("final"), attempts=bindparam("tries"), settled_at=bindparam("at"))
+)
+_insert_session = insert(sessions)
+_insert_connection = insert(connections)
+_insert_report = insert(reports)
+
+
+class Batch:
+    """Writes records one after the other, in one transaction of one owner."""
+
+    def __init__(self, connection: AsyncConnection, owner: str) -> None:
+        self._connection = connection
+        self._owner = owner
+        self._known: set[str] = set()
+        self._others_pending = False
+
+    async def write(self, records: Sequence[Record]) -> list[Due | None]:
+        """Write all; give for each the report that it has made due, unless that was released already."""
+        ids = [record.connection for record in records if isinstance(record, Opened)]
+        self._known = set((await self._connection.scalars(_known, {"ids": ids})).all())
+        self._others_pending = (
+            await self._connection.scalar(_others_pending, {"me": self._owner})
+        ) is not None
+        return [await self._write(record) for record in records]
+
+    async def _write(self, record: Record) -> Due | None:
+        match record:
+            case Opened():
+                return await self._opened(record)
+            case Ended():
+                return await self._ended(record)
+            case Settled(report, state, attempts, at):
+                values = {"report": report, "final": state, "tries": attempts, "at": at}
+                await self._connection.execute(_settle, values)
+                return None
+
+    async def _opened(self, record: Opened) -> Due | None:
+        if record.connection in self._known:
             return None
+        session = await self._connection.scalar(_open_session, _columns(record.key))
+        is_new = session is None
+        if session is None:
+            session = record.session
+            row = {"id": session, "user_id": record.user, "opened_at": record.at}
+            await self._connection.execute(_insert_session, row | _columns(record.key))
+        row = {
+            "id": record.connection,
+            "session": session,
+            "owner": self._owner,
+            "worker": record.worker,
+            "tunnel": record.tunnel,
+            "opened_at": record.at,
+        }
+        await self._connection.execute(_insert_connection, row)
+        if record.report is None or not (is_new or record.released):
+            return None
+        due = await self._report(_New("open", record.report, session, record.key, record.at))
+        return None if record.released else due
 
+    async def _ended(self, record: Ended) -> Due | None:
+        session = await self._connection.scalar(_session_of, {"connection": record.connection})
+        if session is None:
+            return None
+        values = {
+            "connection": record.connection,
+            "at": record.at,
+            "why": record.reason,
+            "up": record.bytes_up,
+            "down": record.bytes_down,
+        }
+        await self._connection.execute(_end, values)
+        is_over = await _close(self._connection, session, record.at)
+        if record.report is None or not (is_over or record.released):
+            return None
+        due = await self._report(_New("close", record.report, session, record.key, record.at))
+        return None if record.released else due
 
-async def _opened(connection: AsyncConnection, owner: str, record: Opened) -> Due | None:
-    known = select(connections.c.id).where(connections.c.id == record.connection)
-    if await connection.scalar(known) is not None:
-        return None
-    session = await connection.scalar(
-        select(sessions.c.id).where(_has_key(record.key), sessions.c.closed_at.is_(None))
-    )
-    is_new = session is None
-    if session is None:
-        session = record.session
-        await _insert_session(connection, record)
-    await connection.execute(
-        insert(connections).values(
-            id=record.connection,
-            session=session,
-            owner=owner,
-            worker=record.worker,
-            tunnel=record.tunnel,
-            opened_at=record.at,
-        )
-    )
-    if record.report is None or not (is_new or record.released):
-        return None
-    due = await _report(connection, owner, _New("open", record.report, session, record.key, record.at))
-    return None if record.released else due
-
-
-async def _insert_session(connection: AsyncConnection, record: Opened) -> None:
-    await connection.execute(
-        insert(sessions).values(
-            id=record.session,
-            instance_id=record.key.instance_id,
-            kernel_id=record.key.kernel_id,
-            session_id=record.key.session_id,
-            user_id=record.user,
-            opened_at=record.at,
-        )
-    )
-
-
-async def _ended(connection: AsyncConnection, owner: str, record: Ended) -> Due | None:
-    running = (connections.c.id == record.connection, connections.c.ended_at.is_(None))
-    session = await connection.scalar(select(connections.c.session).where(*running))
-    if session is None:
-        return None
-    await connection.execute(
-        update(connections)
-        .where(*running)
-        .values(
-            ended_at=record.at,
-            reason=record.reason,
-            bytes_up=record.bytes_up,
-            bytes_down=record.bytes_down,
-        )
-    )
-    is_over = await _close_if_idle(connection, session, record.at)
-    if record.report is None or not (is_over or record.released):
-        return None
-    due = await _report(connection, owner, _New("close", record.report, session, record.key, record.at))
-    return None if record.released else due
-
-
-async def _settled(connection: AsyncConnection, record: Settled) -> None:
-    # Only once: a report that another owner has settled meanwhile stays as that found it.
-    pending = (reports.c.id == record.report, reports.c.state == ReportState.PENDING)
-    values = {"state": record.state, "attempts": record.attempts, "settled_at": record.at}
-    await connection.execute(update(reports).where(*pending).values(values))
-
-
-async def _close_if_idle(connection: AsyncConnection, session: str, at: float) -> bool:
-    """Close a session that no connection carries, whosever that would be; say whether it was."""
-    carried = exists().where(connections.c.session == session, connections.c.ended_at.is_(None))
-    closed = await connection.execute(
-        update(sessions)
-        .where(sessions.c.id == session, sessions.c.closed_at.is_(None), ~carried)
-        .values(closed_at=at)
-    )
-    return closed.rowcount == 1
+    async def _report(self, new: "_New") -> Due:
+        number = await _report(self._connection, self._owner, new)
+        waits = self._others_pending and await blocked(self._connection, self._owner, new.id)
+        return Due(new.id, new.kind, new.key, number, blocked=waits)
 
 
 class _New(NamedTuple):
@@ -123,20 +152,30 @@ class _New(NamedTuple):
     at: float
 
 
-async def _report(connection: AsyncConnection, owner: str, new: _New) -> Due:
-    made = await connection.execute(
-        insert(reports).values(
-            id=new.id,
-            session=new.session,
-            owner=owner,
-            kind=new.kind,
-            state=ReportState.PENDING,
-            attempts=0,
-            created_at=new.at,
-        )
-    )
-    number = made.inserted_primary_key[0]  # type: ignore[index]  # one row has a key
-    return Due(new.id, new.kind, new.key, number, blocked=await blocked(connection, owner, new.id))
+def _columns(key: NotebookKey) -> dict[str, object]:
+    return {"instance_id": key.instance_id, "kernel_id": key.kernel_id, "session_id": key.session_id}
+
+
+async def _close(connection: AsyncConnection, session: str, at: float) -> bool:
+    """Close a session that no connection carries; say whether it was."""
+    closed = await connection.execute(_close_if_idle, {"session": session, "at": at})
+    return closed.rowcount == 1
+
+
+async def _report(connection: AsyncConnection, owner: str, new: _New) -> int:
+    """Make a report pending; give its number."""
+    row = {
+        "id": new.id,
+        "session": new.session,
+        "owner": owner,
+        "kind": new.kind,
+        "state": ReportState.PENDING,
+        "attempts": 0,
+        "created_at": new.at,
+    }
+    made = await connection.execute(_insert_report, row)
+    number: int = made.inserted_primary_key[0]  # type: ignore[index]  # one row has a key
+    return number
 
 
 async def blocked(connection: AsyncConnection, owner: str, report: str) -> bool:
@@ -176,7 +215,7 @@ async def bury(connection: AsyncConnection, dead: str, beats: int, at: float) ->
         return None
     # Its last heartbeat is the best that is known of when its connections ended.
     seen = await connection.scalar(select(owners.c.beat_at).where(owners.c.id == dead))
-    running = (connections.c.owner == dead, connections.c.ended_at.is_(None))
+    running = (connections.c.owner == dead, _running)
     carried = await connection.execute(select(connections.c.session).where(*running).distinct())
     ended = await connection.execute(
         update(connections).where(*running).values(ended_at=_not_before(seen), reason=OWNER_LOST)
@@ -194,7 +233,7 @@ def _not_before(seen: float | None) -> ColumnElement[float]:
 async def _close_lost(connection: AsyncConnection, session: str, dead: str, at: float) -> None:
     last = select(func.max(connections.c.ended_at)).where(connections.c.session == session)
     ended_at = await connection.scalar(last)
-    if not await _close_if_idle(connection, session, at if ended_at is None else ended_at):
+    if not await _close(connection, session, at if ended_at is None else ended_at):
         return
     row = (await connection.execute(select(sessions).where(sessions.c.id == session))).one()
     key = NotebookKey(row.instance_id, row.kernel_id, row.session_id)
@@ -225,11 +264,3 @@ async def adopt(connection: AsyncConnection, owner: str) -> list[Due]:
         )
         for row in rows
     ]
-
-
-def _has_key(key: NotebookKey) -> ColumnElement[bool]:
-    return and_(
-        sessions.c.instance_id == key.instance_id,
-        sessions.c.kernel_id == key.kernel_id,
-        sessions.c.session_id == key.session_id,
-    )
