@@ -1,0 +1,324 @@
+"""Requests and responses through the real proxy, as bytes."""
+
+import hashlib
+import socket
+import threading
+
+import pytest
+
+from support.client import ConnectionEnded, Message, get
+from support.instance import Connection, ok
+from wire.conftest import Wire
+
+
+class TestRequests:
+    """What the instance gets to see (RFC 9110 7, contract section 4)."""
+
+    def test_the_target_passes_byte_for_byte(self, wire: Wire) -> None:
+        """Nothing is decoded, merged or normalised, and the query is not touched."""
+        rest = "/a//b///c%2F%20%41;p=1/@+~/http:/x?x=//y&z=%00&?"
+        assert wire.ask(wire.get(rest)).status == 200
+        assert wire.path(rest).encode() == wire.instance.requests[0].target
+
+    def test_a_rewritten_target(self, wire: Wire) -> None:
+        """The first rule that matches is applied, once; without the slash none matches."""
+        for path in ("//api/files//x?y=1", ""):
+            assert wire.ask(get(f"/visafs/{wire.number}{path}", token=wire.token)).status == 200
+        targets = [request.target for request in wire.instance.requests]
+        assert [
+            b"//api/files//x?y=1".replace(b"//api", b"/" + b"/api"),
+            f"/visafs/{wire.number}".encode(),
+        ] == targets
+
+    def test_fields_pass_in_order_and_number(self, wire: Wire) -> None:
+        """End-to-end fields keep spelling, order and multiplicity (RFC 9110 5.3)."""
+        wire.ask(wire.get("/x", "X-A: 1", "x-b: 2", "X-A: 3", "Empty:"))
+        fields = [
+            field
+            for field in wire.instance.requests[0].fields
+            if field[0].lower() in (b"x-a", b"x-b", b"empty")
+        ]
+        assert [(b"X-A", b"1"), (b"x-b", b"2"), (b"X-A", b"3"), (b"Empty", b"")] == fields
+
+    def test_the_instance_never_sees_the_token(self, wire: Wire) -> None:
+        """Neither the cookie nor a Bearer value goes on; every other byte of both fields does."""
+        fields = (f"Cookie: a=1; access_token={wire.token}; b=2", f"Authorization: Bearer {wire.token}")
+        assert wire.ask(get(wire.path(), *fields)).status == 200
+        seen = wire.instance.requests[0]
+        assert b"a=1; b=2" == seen.one("cookie")
+        assert seen.one("authorization") is None
+        assert wire.token.encode() not in seen.head
+
+    def test_the_applications_own_authorization_passes(self, wire: Wire) -> None:
+        """Only a Bearer value is ours; Jupyter's own `token` scheme goes on, and the cookie authorises."""
+        assert wire.ask(wire.get("/x", "Authorization: token abc")).status == 200
+        assert b"token abc" == wire.instance.requests[0].one("authorization")
+
+    def test_hop_by_hop_fields_stay_here(self, wire: Wire) -> None:
+        """Neither the listed ones nor those that `Connection` names go on; ours cannot be named away."""
+        named = "Connection: X-Secret, Host, Cookie, X-Forwarded-For"
+        fields = ("X-Secret: 1", "Keep-Alive: 5", "TE: trailers", "Proxy-Connection: close", "Cookie: a=1")
+        assert wire.ask(wire.get("/x", named, *fields)).status == 200
+        seen = wire.instance.requests[0]
+        assert [] == [name for name in ("x-secret", "keep-alive", "te", "proxy-connection") if seen.all(name)]
+        assert (b"visa.test", b"a=1") == (seen.one("host"), seen.one("cookie"))
+        assert b"127.0.0.1" == seen.one("x-forwarded-for")
+
+    def test_set_headers_replace_the_clients(self, wire: Wire) -> None:
+        """A field that the route sets comes from the instance's data, whatever the client sent."""
+        wire.ask(get(f"/visafs/{wire.number}/x", "X-Auth-Token: mine", token=wire.token))
+        assert [f"compute-secret-{wire.number}".encode()] == wire.instance.requests[0].all("x-auth-token")
+
+    @pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS", "PATCH", "FOO"])
+    def test_a_chunked_body_arrives_whole(self, wire: Wire, method: str) -> None:
+        """Chunks are framed anew; the body is the same, trailers that may pass do (RFC 9112 7.1)."""
+        head = wire.get("/x", "Transfer-Encoding: chunked", method=method)
+        body = b"5;ext=1\r\nhello\r\n1\r\n!\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\n"
+        assert wire.ask(head + body).status == 200
+        seen = wire.instance.requests[0]
+        assert (method.encode(), b"hello!", [(b"X-Sum", b"1")]) == (seen.method, seen.body, seen.trailers)
+
+    def test_a_request_cut_anywhere(self, wire: Wire) -> None:
+        """However the bytes of a request are cut into segments, the instance gets the same."""
+        data = wire.get("/x", "Content-Length: 5", method="POST") + b"hello"
+        for cut in range(1, len(data), 7):
+            with wire.client() as client:
+                client.send(data[:cut])
+                client.send(data[cut:])
+                assert client.response().status == 200
+        assert {b"hello"} == {request.body for request in wire.instance.requests}
+
+    def test_pipelined_requests_are_answered_in_order(self, wire: Wire) -> None:
+        """Three requests in one segment, the second without a token, get their answers in order."""
+        with wire.client() as client:
+            client.send(wire.get("/1") + get(wire.path("/2")) + wire.get("/3"))
+            assert [200, 401, 200] == [client.response().status for _ in range(3)]
+        assert [b"/1", b"/3"] == [request.target[-2:] for request in wire.instance.requests]
+
+    def test_both_connections_are_kept_alive(self, wire: Wire) -> None:
+        """Ten requests of one client use one connection to the instance."""
+        with wire.client() as client:
+            for _ in range(10):
+                assert client.ask(wire.get()).status == 200
+        assert 1 == wire.instance.connections
+
+    def test_http_1_0(self, wire: Wire) -> None:
+        """Without Host and keep-alive it is served and closed; a chunked response comes de-chunked."""
+        wire.instance.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+        with wire.client() as client:
+            client.send(f"GET {wire.path()} HTTP/1.0\r\nCookie: access_token={wire.token}\r\n\r\n".encode())
+            response = client.response()
+            assert (b"ok", None, b"close") == (
+                response.body,
+                response.one("transfer-encoding"),
+                response.one("connection"),
+            )
+
+
+class TestResponses:
+    """What the client gets to see."""
+
+    def test_head_204_and_304_have_no_body(self, wire: Wire) -> None:
+        """The length that a HEAD is told is passed on, and no body is waited for."""
+        heads = {
+            b"HEAD": b"200 OK\r\nContent-Length: 1234",
+            b"PUT": b"204 No Content",
+            b"GET": b"304 Not Modified",
+        }
+
+        def script(connection: Connection) -> None:
+            while True:
+                connection.send(b"HTTP/1.1 " + heads[connection.request().method] + b"\r\n\r\n")
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            head = client.ask(wire.get(method="HEAD"))
+            assert (200, b"1234") == (head.status, head.one("content-length"))
+            assert [204, 304] == [client.ask(wire.get(method=method)).status for method in ("PUT", "GET")]
+
+    def test_a_body_until_close_is_framed(self, wire: Wire) -> None:
+        """A body that ends with the connection reaches HTTP/1.1 as chunks: its end is then certain."""
+
+        def script(connection: Connection) -> None:
+            connection.request()
+            connection.send(b"HTTP/1.1 200 OK\r\n\r\nall there is")
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            response = client.ask(wire.get())
+            assert (b"all there is", b"chunked") == (response.body, response.one("transfer-encoding"))
+
+    def test_interim_responses_pass(self, wire: Wire) -> None:
+        """A 103 goes to the client, and its fields do not leak into the final response."""
+        wire.instance.answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ok())
+        with wire.client() as client:
+            assert (103, [b"</x>"]) == _status_and(client.ask(wire.get()), "link")
+            assert (200, []) == _status_and(client.response(), "link")
+
+    def test_the_instance_cannot_replace_the_token(self, wire: Wire) -> None:
+        """A cookie that would be the token is dropped, also nameless; the others pass one by one."""
+        cookies = ("access_token=evil; Path=/", "=access_token=evil", "a=1", "b=2; Path=/")
+        wire.instance.answer(ok(b"", *(f"Set-Cookie: {cookie}" for cookie in cookies)))
+        assert [b"a=1", b"b=2; Path=/"] == wire.ask(wire.get()).all("set-cookie")
+
+    def test_expect_100_continue(self, wire: Wire) -> None:
+        """The 100 is the instance's; a refused request gets none."""
+
+        def script(connection: Connection) -> None:
+            connection.request_head()
+            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.instance.received.append(connection.exactly(5))
+            connection.send(ok())
+
+        wire.instance.play(script)
+        fields = ("Content-Length: 5", "Expect: 100-continue")
+        with wire.client() as client:
+            assert client.ask(wire.get("/x", *fields, method="POST")).status == 100
+            client.send(b"hello")
+            assert client.response().status == 200
+        assert [b"hello"] == wire.instance.received
+        assert wire.ask(get(wire.path(), *fields, method="POST")).status == 401
+
+    def test_an_early_answer_reaches_a_client_that_still_sends(self, wire: Wire) -> None:
+        """A 413 in the middle of an upload is read in full; the upload stops (RFC 9112 9.6)."""
+
+        def script(connection: Connection) -> None:
+            connection.request_head()
+            connection.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much")
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            client.send(wire.get("/x", f"Content-Length: {2**40}", method="POST"))
+            sender = threading.Thread(target=client.send_in_pieces, args=(bytes(2**24), 65536))
+            sender.start()
+            response = client.response()
+            assert (413, b"too much") == (response.status, response.body)
+            client.sock.shutdown(socket.SHUT_RDWR)
+            sender.join(20)
+            assert not sender.is_alive()
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            b"HTTP/2.0 200 OK\r\n\r\n",
+            b"garbage\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+            b"",
+        ],
+    )
+    def test_what_is_no_response_is_502(self, wire: Wire, response: bytes) -> None:
+        """An instance that answers nonsense, or nothing, gets its connection ended; the client gets a 502."""
+
+        def script(connection: Connection) -> None:
+            connection.request()
+            connection.send(response)
+            connection.finish()
+            connection.rest()
+
+        wire.instance.play(script)
+        assert wire.ask(wire.get()).status == 502
+
+    def test_a_truncated_body_is_not_completed(self, wire: Wire) -> None:
+        """What came is delivered, then the connection ends: by length, by chunks, and until close."""
+
+        def script(connection: Connection) -> None:
+            connection.request()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(40_010))
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            client.send(wire.get())
+            with pytest.raises(ConnectionEnded) as ended:
+                client.response()
+            assert 40_010 == len(ended.value.args[0])
+
+    def test_surplus_bytes_poison_nobody(self, wire: Wire) -> None:
+        """Bytes behind a response are dropped with the connection; the next request gets its own answer."""
+        wire.instance.answer(ok() + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        with wire.client() as client:
+            assert [b"ok", b"ok"] == [client.ask(wire.get()).body for _ in range(2)]
+        assert 2 == wire.instance.connections
+
+
+class TestBodies:
+    """Bodies of any size stream through, in bounded memory."""
+
+    def test_a_large_body_each_way(self, wire: Wire) -> None:
+        """Thirty megabytes up and down arrive as they were sent."""
+        content = hashlib.sha256(b"x").digest() * 2**20
+
+        def script(connection: Connection) -> None:
+            connection.send(ok(connection.request().body))
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            data = wire.get("/x", f"Content-Length: {len(content)}", method="PUT") + content
+            sender = threading.Thread(target=client.send, args=(data,))
+            sender.start()
+            assert content == client.response().body
+            sender.join(20)
+
+
+class TestConnections:
+    """The connections to an instance are kept, and never trusted (cases 191 to 195)."""
+
+    def test_a_stale_connection_is_tried_again(self, wire: Wire) -> None:
+        """A GET on a kept connection that turns out dead is sent once more, on a new one."""
+
+        def script(connection: Connection) -> None:
+            connection.request()
+            connection.send(ok())
+            connection.request()  # the second request dies here
+            connection.reset() if connection.instance.connections == 1 else connection.send(ok(b"again"))
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            assert client.ask(wire.get("/1")).body == b"ok"
+            assert client.ask(wire.get("/2")).body == b"ok"
+        assert [b"/1", b"/2", b"/2"] == [request.target[-2:] for request in wire.instance.requests]
+
+    def test_a_post_is_not_sent_twice(self, wire: Wire) -> None:
+        """A POST whose connection dies is a 502: it may have been done."""
+
+        def script(connection: Connection) -> None:
+            connection.request()
+            connection.send(ok())
+            connection.request()
+            connection.reset()
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            assert client.ask(wire.get("/1")).status == 200
+            assert client.ask(wire.get("/2", "Content-Length: 1", method="POST") + b"x").status == 502
+        assert 2 == len(wire.instance.requests)
+
+    def test_a_refused_connection(self, wire: Wire) -> None:
+        """An instance that refuses is a 502 that names no address; the API is asked again next time."""
+        wire.instance.refuse()
+        response = wire.ask(wire.get())
+        assert (502, True) == (response.status, b"instance_unreachable" in response.body)
+        assert wire.instance.host.encode() not in response.head + response.body
+        asked = len(wire.api.asked("instance"))
+        wire.ask(wire.get())
+        assert asked + 1 == len(wire.api.asked("instance"))
+
+    def test_an_instance_that_is_not_up_yet(self, wire: Wire) -> None:
+        """Refused while it starts is a 503; an instance without an address too."""
+        wire.instance.refuse()
+        owner = f"user-{wire.number}"
+        wire.api.instance(wire.number, owner=owner, ip=wire.instance.host, state="STARTING")
+        assert wire.ask(wire.get()).status == 503
+        wire.api.instance(wire.number, owner=owner, ip=None, state="BUILDING")
+        wire.instance.wait(lambda: wire.ask(wire.get()).status == 503)
+
+    def test_the_state_is_a_hint(self, wire: Wire) -> None:
+        """An instance in no up state that answers is served (contract section 2)."""
+        wire.api.instance(wire.number, owner=f"user-{wire.number}", ip=wire.instance.host, state="UNKNOWN")
+        assert wire.ask(wire.get()).status == 200
+
+
+def _status_and(message: Message, field: str) -> tuple[int, list[bytes]]:
+    return message.status, message.all(field)
