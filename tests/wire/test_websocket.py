@@ -103,7 +103,12 @@ class TestHandshake:
 
     def test_an_instance_that_closes_instead(self, wire: Wire) -> None:
         """A real HTTP answer, also when the instance closes without one."""
-        wire.instance.play(lambda connection: connection.request_head() and connection.reset())
+
+        def script(connection: Connection) -> None:
+            connection.request_head()
+            connection.reset()
+
+        wire.instance.play(script)
         assert wire.ask(upgrade(wire.path(), token=wire.token)).status == 502
 
     @pytest.mark.parametrize(

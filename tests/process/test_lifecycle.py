@@ -1,0 +1,229 @@
+"""Start and stop, as an operator and a service manager see them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from process.conftest import Place, channel, request
+from support.client import get
+from support.instance import Connection, ok
+from support.proxy import PREFIX, environment
+
+
+def _serve(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "visa_jupyter_proxy", "serve"],
+        cwd=directory,
+        env=environment(directory, "http://127.0.0.1:1/api", settings),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+class TestStart:
+    """What stops it from starting is said in words, with a status of its own."""
+
+    def test_every_wrong_setting_is_named(self, tmp_path: Path) -> None:
+        """All mistakes at once, each with name and value; status 2; nothing listens."""
+        done = _serve(tmp_path, SERVER_PORT="abc", CACHE_REFRESH_TIME_S="60s", LOG_LEVEL="verbose")
+        assert 2 == done.returncode
+        for name, value in (
+            ("SERVER_PORT", "abc"),
+            ("CACHE_REFRESH_TIME_S", "60s"),
+            ("LOG_LEVEL", "verbose"),
+        ):
+            assert any(PREFIX + name in line and value in line for line in done.stderr.splitlines()), (
+                done.stderr
+            )
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ('[{"match": "^/a/(\\\\d+)" "type": "service"}]', "line 1"),
+            ('[{"match": "^/a/", "type": "service", "name": "A", "remotePort": 1}]', "$[0].match"),
+            ('[{"match": "^/a/(", "type": "service", "name": "A", "remotePort": 1}]', "$[0].match"),
+            ('[{"match": "^/a/(.)", "type": "servce", "name": "A", "remotePort": 1}]', "$[0].type"),
+            (
+                '[{"match": "^/a/(.)", "type": "service", "name": "A", "remotePort": 70000}]',
+                "$[0].remotePort",
+            ),
+            ('[{"match": "^/a/(.)", "type": "service", "name": "A", "remotePort": 1, "wss": true}]', "wss"),
+        ],
+    )
+    def test_a_wrong_route_is_named(self, tmp_path: Path, text: str, said: str) -> None:
+        """File and place of the mistake; status 2."""
+        (tmp_path / "proxy.conf.json").write_text(text)
+        done = _serve(tmp_path)
+        assert 2 == done.returncode
+        assert "proxy.conf.json" in done.stderr
+        assert said in done.stderr.replace(":1:", "line 1"), done.stderr
+
+    def test_a_port_in_use(self, tmp_path: Path) -> None:
+        """Named with its setting; status 1, and no traceback."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            done = _serve(tmp_path, SERVER_PORT=str(taken.getsockname()[1]))
+        assert (1, True, False) == (
+            done.returncode,
+            f"{PREFIX}SERVER_PORT" in done.stderr,
+            "Traceback" in done.stderr,
+        )
+
+    def test_settings_from_a_dot_env_file(self, place: Place) -> None:
+        """`.env` of the working directory counts; the environment wins."""
+        (place.directory / ".env").write_text(
+            f"{PREFIX}LOG_LEVEL=warning\nFOREIGN=1\n{PREFIX}IDLE_TIMEOUT_S=33\n"
+        )
+        proxy = place.start(LOG_LEVEL="info")
+        assert proxy.is_alive()
+
+    def test_version(self) -> None:
+        """`--version` names program and version."""
+        done = subprocess.run(
+            [sys.executable, "-m", "visa_jupyter_proxy", "--version"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith("visa-jupyter-proxy 4.")
+
+
+class TestStop:
+    """SIGTERM and SIGINT drain; a second one does not wait."""
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_running_request_is_answered(self, place: Place, number: signal.Signals) -> None:
+        """It gets its whole answer with `Connection: close`; new connections are refused; exit status 0."""
+        place.instance.play(_answer_when_refused_outside)
+        proxy = place.start()
+        place.instance.received.append(str(proxy.port).encode())
+        client = place.client(proxy)
+        client.send(request())
+        place.instance.wait(lambda: place.instance.requests)
+        proxy.signal(number)
+        response = client.response()
+        assert (b"late", b"close") == (response.body, response.one("connection"))
+        assert client.closed()
+        assert 0 == proxy.exit_status()
+
+    def test_an_idle_connection_is_closed(self, place: Place) -> None:
+        """A kept-alive connection without a request ends at once."""
+        proxy = place.start()
+        client = place.client(proxy)
+        assert client.ask(request()).status == 200
+        proxy.signal(signal.SIGTERM)
+        assert client.closed()
+        assert 0 == proxy.exit_status()
+
+    def test_open_notebooks_are_closed_and_reported(self, place: Place) -> None:
+        """The tunnel ends, VISA is told, and the exit status is 0 within the grace."""
+        proxy = place.start()
+        client = place.client(proxy)
+        assert client.ask(channel("S")).status == 101
+        place.api.wait(lambda: place.sessions() == {"S": True})
+        assert 0 == proxy.stop()
+        assert client.closed()
+        assert {"S": False} == place.sessions()
+
+    def test_a_second_signal_ends_at_once(self, place: Place) -> None:
+        """Although a request is still running, control and worker are gone; the status says by what."""
+        place.instance.play(lambda connection: void(connection.request(), connection.rest()))
+        proxy = place.start(DRAIN_S="600")
+        client = place.client(proxy)
+        client.send(request())
+        place.instance.wait(lambda: place.instance.requests)
+        worker = proxy.worker_pid
+        proxy.signal(signal.SIGTERM)
+        proxy.wait(lambda: proxy.records("stopping"))
+        assert proxy.is_alive()
+        proxy.signal(signal.SIGTERM)
+        assert 128 + signal.SIGTERM == proxy.exit_status()
+        proxy.wait(lambda: not _runs(worker))
+
+    def test_a_request_that_never_ends_is_cut(self, place: Place) -> None:
+        """At the end of `DRAIN_S` it is over, and the exit status is still 0."""
+        place.instance.play(lambda connection: void(connection.request(), connection.rest()))
+        proxy = place.start(DRAIN_S="1")
+        client = place.client(proxy)
+        client.send(request())
+        place.instance.wait(lambda: place.instance.requests)
+        assert 0 == proxy.stop()
+
+
+class TestDeaths:
+    """A process that dies takes only its own connections along."""
+
+    def test_a_worker_that_is_killed(self, place: Place) -> None:
+        """Another one serves on, and the notebooks of the dead one are closed at VISA."""
+        proxy = place.start()
+        client = place.client(proxy)
+        assert client.ask(channel("S")).status == 101
+        place.api.wait(lambda: place.sessions() == {"S": True})
+        os.kill(proxy.worker_pid, signal.SIGKILL)
+        place.api.wait(lambda: place.sessions() == {"S": False})
+        assert place.client(proxy).ask(request()).status == 200
+
+    def test_control_that_is_killed(self, place: Place) -> None:
+        """A worker that has lost control ends by itself."""
+        proxy = place.start()
+        assert place.client(proxy).ask(get("/nope")).status == 404
+        worker = proxy.worker_pid
+        os.kill(proxy.pid, signal.SIGKILL)
+        proxy.wait(lambda: not _runs(worker))
+
+    def test_everything_is_killed_with_open_notebooks_while_the_api_is_away(self, place: Place) -> None:
+        """After a restart, and when the API is back, every session is closed there, once."""
+        proxy = place.start()
+        clients = [place.client(proxy) for _ in range(20)]
+        for number, client in enumerate(clients):
+            assert client.ask(channel(f"S{number}")).status == 101
+        place.api.wait(lambda: len(place.sessions()) == 20)
+        place.api.down()
+        proxy.kill()
+        again = proxy.start_again()
+        try:
+            moved = place.client(again)
+            place.api.up()
+            # One browser has come back meanwhile: its session is alive, and stays so.
+            assert moved.ask(channel("S0")).status == 101
+            expected = {f"S{number}": number == 0 for number in range(20)}
+            again.wait(lambda: place.sessions() == expected)
+            closes = [r.body for r in place.api.requests if r.endpoint == "close"]
+            assert 19 == len(closes)
+            assert not any(b'"S0"' in body for body in closes)
+        finally:
+            again.kill()
+
+
+def void(*_: object) -> None:
+    """Evaluate, and give nothing."""
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def _answer_when_refused_outside(connection: Connection) -> None:
+    """Answer only when the proxy accepts no new connection any more."""
+    connection.request()
+    port = int(connection.instance.received[0])
+
+    def refused() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    connection.instance.wait(refused)
+    connection.send(ok(b"late"))
