@@ -403,3 +403,5 @@ class Exchange:
         if self._upstream is not None:
             upstream, self._upstream = self._upstream, None
             upstream.detach(reusable=reusable)
+            # It may have answered without taking all of the body: nobody else would release the client.
+            self._downstream.release(Hold.UPSTREAM_FULL)

@@ -190,10 +190,16 @@ class Upstream(asyncio.Protocol):
             transport, self.transport, self._exchange = self.transport, None, None
             self._pool.connections.discard(self)
             exchange.open_tunnel(transport, reader.leftover)
-        elif exchange is None and not reader.leftover and self.is_usable:
+        elif exchange is None and not reader.leftover and self._is_clear:
             self._pool.keep(self)
         else:
             self.abort()
+
+    @property
+    def _is_clear(self) -> bool:
+        """Whether nothing of the last request is left to be sent."""
+        transport = self.transport
+        return transport is not None and not (transport.is_closing() or transport.get_write_buffer_size())
 
     def _lost(self, error: ProxyError) -> None:
         exchange, self._exchange = self._exchange, None
