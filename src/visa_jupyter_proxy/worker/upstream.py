@@ -122,7 +122,7 @@ class Upstream(asyncio.Protocol):
         """Know that the instance will send no more; a body that ends with the connection is complete."""
         reader = self._reader
         if reader is not None and self._exchange is not None and not reader.end():
-            self._lost(InstanceUnreachable("closed before the response was complete"))
+            self._lost(self._cut_off())
             self.abort()
         return False  # closes
 
@@ -140,7 +140,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._pool.drop(self)
-        self._lost(InstanceUnreachable("connection lost"))
+        self._lost(self._cut_off())
 
     # --- called by the reader --------------------------------------------------------------
 
@@ -200,6 +200,12 @@ class Upstream(asyncio.Protocol):
         """Whether nothing of the last request is left to be sent."""
         transport = self.transport
         return transport is not None and not (transport.is_closing() or transport.get_write_buffer_size())
+
+    def _cut_off(self) -> ProxyError:
+        """Say what the end of the connection means: behind a first byte it is no stale one (case 192)."""
+        if self._reader is not None and self._reader.started:
+            return InstanceInvalid("closed before the response was complete")
+        return InstanceUnreachable("closed before it answered")
 
     def _lost(self, error: ProxyError) -> None:
         exchange, self._exchange = self._exchange, None
