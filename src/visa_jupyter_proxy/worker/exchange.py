@@ -287,7 +287,7 @@ class Exchange:
             return
         if self._chunked:
             self._downstream.write(last_chunk(trailer_fields(trailers)))
-        if not self._request_ended:
+        if self.draining or not self._request_ended:
             self.closing = Closing.CLOSE
         self._detach(reusable=response_allows_reuse and self._request_ended)
         self.enter(Phase.END, now)
