@@ -15,6 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
+
 from support.sessions import TOKEN, key, rows
 from visa_jupyter_proxy.control.journal import Journal, damage
 from visa_jupyter_proxy.control.journal.backlog import Backlog
@@ -34,6 +35,7 @@ from visa_jupyter_proxy.mailbox import NotebookKey
 
 
 def an_opened(number: int, session: int | None = None) -> Opened:
+    """Give the record of connection `number` opening, by default of the session of that number."""
     notebook = key(number if session is None else session)
     return Opened(
         connection=f"c{number}",
@@ -50,6 +52,7 @@ def an_opened(number: int, session: int | None = None) -> Opened:
 
 
 def an_ended(number: int, session: int | None = None) -> Ended:
+    """Give the record of its end."""
     return Ended(
         connection=f"c{number}",
         key=key(number if session is None else session),
@@ -64,6 +67,7 @@ def an_ended(number: int, session: int | None = None) -> Ended:
 
 @asynccontextmanager
 async def journal_in(directory: Path, *owners: str) -> AsyncIterator[Journal]:
+    """Open a journal with these owners, and close it."""
     journal = Journal(directory)
     try:
         for owner in owners:
@@ -97,6 +101,8 @@ def bound_by_permissions() -> Iterator[None]:
 
 
 class TestWriting:
+    """Records, and the reports that they make due."""
+
     def test_a_connection_opens_a_session_and_its_end_closes_it(self, tmp_path: Path) -> None:
         """The first connection makes an open due, the end of the last one a close."""
 
@@ -155,7 +161,7 @@ class TestWriting:
             an_ended(1),
             Settled("open1", ReportState.DELIVERED, 1, 1002.0),
         ]
-        queries = [f"SELECT * FROM {table}" for table in ("sessions", "connections", "reports")]
+        queries = ["SELECT * FROM sessions", "SELECT * FROM connections", "SELECT * FROM reports"]
 
         async def main() -> None:
             async with journal_in(tmp_path, "me") as journal:
@@ -187,7 +193,7 @@ class TestWriting:
         async def main() -> None:
             async with journal_in(tmp_path, "me") as journal:
                 await journal.write("me", [an_opened(1), an_ended(1)])
-                for file in tmp_path.iterdir():
+                for file in tmp_path.iterdir():  # noqa: ASYNC240 -- nothing else runs
                     assert TOKEN.encode() not in file.read_bytes()
 
         asyncio.run(main())
@@ -195,6 +201,8 @@ class TestWriting:
 
 
 class TestOwners:
+    """Who is alive, who is dead, and who takes over."""
+
     def test_the_living_see_each_others_heartbeats(self, tmp_path: Path) -> None:
         """Each beat counts one on; who has stopped is not shown."""
 
@@ -259,6 +267,8 @@ class TestOwners:
 
 
 class TestSchema:
+    """The tables and their migrations."""
+
     def test_the_migrations_make_the_schema(self, tmp_path: Path) -> None:
         """What the migrations build is what the code believes to be there."""
         engine = create_engine(f"sqlite:///{tmp_path / 'x.sqlite3'}")
@@ -302,7 +312,7 @@ class TestSchema:
             "asyncio.run(main())"
         )
         processes = [
-            subprocess.Popen([sys.executable, "-c", code, tmp_path, f"o{n}"], stdin=subprocess.PIPE)
+            subprocess.Popen([sys.executable, "-c", code, tmp_path, f"o{n}"], stdin=subprocess.PIPE)  # noqa: S603 -- our own interpreter and code
             for n in range(3)
         ]
         for process in processes:
@@ -318,6 +328,8 @@ class TestSchema:
 
 
 class TestFaults:
+    """Stores that are broken, full, locked or gone."""
+
     def test_what_is_committed_survives_a_kill(self, tmp_path: Path) -> None:
         """A kill -9 right after `write` has returned loses nothing."""
         code = (
@@ -330,7 +342,7 @@ class TestFaults:
             "asyncio.run(main())"
         )
         here = Path(__file__).parent
-        with subprocess.Popen(
+        with subprocess.Popen(  # noqa: S603 -- our own interpreter and code
             [sys.executable, "-c", code, tmp_path, here], stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
@@ -389,7 +401,7 @@ class TestFaults:
 
         async def main() -> None:
             async with journal_in(tmp_path, "me") as journal:
-                for file in tmp_path.iterdir():
+                for file in tmp_path.iterdir():  # noqa: ASYNC240 -- nothing else runs
                     file.unlink()
                 with pytest.raises(OwnerGone) as gone:
                     await journal.write("me", [an_opened(1)])
@@ -440,7 +452,7 @@ class TestFaults:
             "asyncio.run(main())"
         )
         here = Path(__file__).parent
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 -- our own interpreter and code
             [sys.executable, "-c", code, tmp_path, here],
             capture_output=True,
             text=True,
@@ -466,6 +478,8 @@ class TestFaults:
 
 
 class TestBacklog:
+    """The records that wait."""
+
     def test_records_come_out_in_order_also_when_put_back(self) -> None:
         """What could not be written is written first the next time."""
         backlog = Backlog()

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from support.sessions import TOKEN, Clock, ended, key, opened, rows
 from support.visa_api import Answer, Hold, VisaApiServer
 from visa_jupyter_proxy.control.journal import Journal
@@ -23,7 +24,7 @@ FILE = "journal.sqlite3"
 
 @asynccontextmanager
 async def visa() -> AsyncIterator[tuple[VisaApiServer, VisaApi]]:
-    """A VISA API with instance 7 of anna, and its client."""
+    """Serve a VISA API with instance 7 of anna, and its client."""
     async with VisaApiServer() as server:
         server.user(TOKEN, "anna")
         server.instance(7, owner="anna")
@@ -59,6 +60,7 @@ class Node:
 
 @asynccontextmanager
 async def nodes(directory: Path, api: VisaApi, count: int = 1, **options: int) -> AsyncIterator[list[Node]]:
+    """Make control processes on one directory, each after its first step."""
     async with AsyncExitStack() as stack:
         made = [Node(directory, api, **options) for _ in range(count)]
         for node in made:
@@ -82,6 +84,7 @@ def scenario(test: Callable[[Path, VisaApiServer, VisaApi], object]) -> Callable
 
 
 def calls(server: VisaApiServer) -> list[tuple[str | None, int, str, str]]:
+    """Give what the API was told, in order."""
     return [(request.endpoint, *request.key) for request in server.requests]
 
 
@@ -387,6 +390,25 @@ class TestBrokenStore:
 
         run(tmp_path)
 
+    def test_a_session_with_two_connections_is_told_once_without_the_store(self, tmp_path: Path) -> None:
+        """What this process knows decides: one open, and no close before the last has ended."""
+
+        @scenario
+        async def run(directory: Path, server: VisaApiServer, api: VisaApi) -> None:
+            (directory / "data").touch()
+            async with nodes(directory / "data", api) as (node,):
+                for tunnel in (1, 2):
+                    node.notebooks.tunnel_opened(1, opened(tunnel, key(1)))
+                await node.settle()
+                node.notebooks.tunnel_ended(1, ended(1))
+                await node.settle()
+                assert ["open"] == [call[0] for call in calls(server)]
+                node.notebooks.tunnel_ended(1, ended(2))
+                await node.settle()
+                assert ["open", "close"] == [call[0] for call in calls(server)]
+
+        run(tmp_path)
+
     def test_the_fault_is_logged_once_and_so_is_its_end(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -441,7 +463,7 @@ class TestBrokenStore:
             async with nodes(directory, api) as (node,):
                 node.notebooks.tunnel_opened(1, opened(1))
                 await node.settle()
-                for file in list(directory.iterdir()):
+                for file in list(directory.iterdir()):  # noqa: ASYNC240 -- nothing else runs in this loop
                     file.unlink()
                 await node.pass_time(3)
                 assert [("kernel-1",)] == rows(directory / FILE, "SELECT kernel_id FROM sessions")
@@ -462,7 +484,7 @@ class TestBrokenStore:
                 await node.pass_time(3)
                 assert [(7, "kernel-1", "session-1")] == server.active()
                 assert [("kernel-1",)] == rows(directory / FILE, "SELECT kernel_id FROM sessions")
-                assert 1 == len(list(directory.glob("*.damaged-*")))
+                assert 1 == len(list(directory.glob("*.damaged-*")))  # noqa: ASYNC240 -- nothing else runs in this loop
 
         run(tmp_path)
 
@@ -509,7 +531,7 @@ asyncio.run(main())
 async def test_a_killed_process_s_sessions_are_closed_by_the_next(
     directory: Path, server: VisaApiServer, api: VisaApi
 ) -> None:
-    """kill -9 with a hundred open sessions and the API down; exactly those that moved on stay open."""
+    """Kill -9 with a hundred open sessions and the API down; exactly those that moved on stay open."""
     server.down()
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, directory, server.url, Path(__file__).parent, stdout=subprocess.PIPE

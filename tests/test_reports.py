@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support.sessions import TOKEN, Clock, key
 from support.visa_api import Answer, Hold, VisaApiServer
 from visa_jupyter_proxy.control.journal.records import Kind, ReportState
@@ -22,6 +23,7 @@ def report(
 
 
 def ids(reports: list[Report]) -> list[str]:
+    """Give their ids."""
     return [one.id for one in reports]
 
 
@@ -210,6 +212,7 @@ class Talk:
 
 @asynccontextmanager
 async def talk(*, timeout_s: float = 30) -> AsyncIterator[Talk]:
+    """Serve a VISA API and a delivery that talks to it."""
     async with VisaApiServer() as server:
         server.user(TOKEN, "anna")
         server.instance(7, owner="anna")

@@ -34,6 +34,7 @@ class Clock:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """Give the time."""
         return self.now
 
 

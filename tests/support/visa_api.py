@@ -291,7 +291,7 @@ class VisaApiServer:
         """Wait until released by any thread; False when the server is stopped before."""
         self._held += 1
         try:
-            while not hold.released and not self._over:
+            while not hold.released and not self._over:  # noqa: ASYNC110 -- released by any thread
                 await asyncio.sleep(0.005)
         finally:
             self._held -= 1
