@@ -29,9 +29,11 @@ _MOST_INFORMATIONAL: Final = 16
 
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
-_NEVER_IN_A_HEAD: Final = re.compile(
-    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?![\n])(?=.)", re.DOTALL
-)
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
+_BARE_LINE_END: Final = rb"(?<!\r)\n|\r(?!\n)(?=.)"
+_NEVER_IN_A_REQUEST: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|" + _BARE_LINE_END, re.DOTALL)
+_NEVER_IN_A_RESPONSE: Final = re.compile(_BARE_LINE_END, re.DOTALL)
+"""A reason phrase may hold anything else: it is cleaned when it is read (case 182)."""
 _LARGEST_CHUNK: Final = 2**62
 
 
@@ -174,7 +176,7 @@ class ChunkedBody(Body):
 
     def _line_end(self, position: int) -> int | None:
         end = self._buffer.find(b"\r\n", position)
-        longest = end if end >= 0 else len(self._buffer)
+        longest = end if end >= 0 else len(self._buffer) - 1  # a CR may be the last byte
         if longest - position > _LONGEST_CHUNK_LINE:
             raise self._invalid("chunk line too long")
         if end >= 0:
@@ -195,12 +197,13 @@ def last_chunk(trailers: Fields) -> bytes:
 
 
 class _HeadBuffer:
-    """Collects a head until its empty line."""
+    """Collects a head until its empty line. `never`: what shows that no head will come of it."""
 
-    __slots__ = ("_data", "_limit")
+    __slots__ = ("_data", "_limit", "_never")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, never: re.Pattern[bytes]) -> None:
         self._limit = limit
+        self._never = never
         self._data = b""
 
     def __bool__(self) -> bool:
@@ -211,17 +214,27 @@ class _HeadBuffer:
         scanned = max(0, len(self._data) - 3)
         data = self._data = self._data + data if self._data else data
         end = data.find(b"\r\n\r\n", scanned)
-        if (end if end >= 0 else len(data)) > self._limit:
+        # Without an end, the last three bytes may be the beginning of one.
+        if (end if end >= 0 else len(data) - 3) > self._limit:
             raise (
                 HeadTooLarge("head too large") if b"\r\n" in data[: self._limit] else TargetTooLong("no end")
             )
         if end < 0:
             # What can never become a head is refused now, not at the deadline.
-            if _NEVER_IN_A_HEAD.search(data, scanned):
+            if self._never.search(data, scanned):
                 raise BadRequest("no HTTP")
             return None
         self._data = b""
         return data[: end + 4], data[end + 4 :]
+
+    def skip_empty_lines(self, data: bytes) -> bytes:
+        """Return `data` without the empty lines that may stand before a request (RFC 9112 2.2)."""
+        if self._data == b"\r":
+            self._data, data = b"", b"\r" + data
+        if self._data or data[:1] != b"\r":
+            return data
+        lines = _EMPTY_LINES.match(data)
+        return data[lines.end() :] if lines is not None else data
 
 
 class RequestSink(Protocol):
@@ -244,7 +257,7 @@ class RequestReader:
 
     def __init__(self, sink: RequestSink) -> None:
         self._sink = sink
-        self._head = _HeadBuffer(LARGEST_REQUEST_HEAD)
+        self._head = _HeadBuffer(LARGEST_REQUEST_HEAD, _NEVER_IN_A_REQUEST)
         self._body: Body | None = None
         self.ended = False
         """Whether a message has been read to its end, and `proceed` is due."""
@@ -272,8 +285,7 @@ class RequestReader:
             self.feed(data)
 
     def _read_head(self, data: bytes) -> None:
-        if not self._head:
-            data = data.removeprefix(b"\r\n")  # RFC 9112 2.2: an empty line before a request is ignored
+        data = self._head.skip_empty_lines(data)
         taken = self._head.take(data) if data else None
         if taken is None:
             return
@@ -322,7 +334,7 @@ class ResponseReader:
     def __init__(self, sink: ResponseSink, method: bytes) -> None:
         self._sink = sink
         self._method = method
-        self._head = _HeadBuffer(LARGEST_RESPONSE_HEAD)
+        self._head = _HeadBuffer(LARGEST_RESPONSE_HEAD, _NEVER_IN_A_RESPONSE)
         self._body: Body | None = None
         self._informational = 0
         self.started = False
