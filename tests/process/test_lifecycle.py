@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -13,6 +15,10 @@ from process.conftest import Place, channel, request
 from support.client import get
 from support.instance import Connection, ok
 from support.proxy import PREFIX, environment
+from support.visa_api import Answer, Hold
+
+DOCKERS_PATIENCE_S: Final = 10.0
+"""From SIGTERM to SIGKILL (contract section 5)."""
 
 
 def _serve(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -130,6 +136,26 @@ class TestStop:
         assert 0 == proxy.stop()
         assert client.closed()
         assert {"S": False} == place.sessions()
+
+    def test_an_api_that_hangs_does_not_delay_the_end(self, place: Place) -> None:
+        """What could not be reported is kept, and the next process reports it."""
+        proxy = place.start(DRAIN_S="3")
+        client = place.client(proxy)
+        assert client.ask(channel("S")).status == 101
+        place.api.wait(lambda: place.sessions() == {"S": True})
+        hold = Hold()
+        place.api.always("close", Answer(hold=hold))
+        began = time.monotonic()
+        assert 0 == proxy.stop()
+        assert time.monotonic() - began < DOCKERS_PATIENCE_S
+        assert {"S": True} == place.sessions()
+        place.api.always("close", None)
+        hold.release()
+        again = proxy.start_again()
+        try:
+            place.api.wait(lambda: place.sessions() == {"S": False})
+        finally:
+            again.kill()
 
     def test_a_second_signal_ends_at_once(self, place: Place) -> None:
         """Although a request is still running, control and worker are gone; the status says by what."""
