@@ -37,6 +37,8 @@ def _sign_in(page: Page, demo: RunningDemo) -> None:
 
 def _run_a_cell(page: Page) -> None:
     page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
+    # JupyterLab loses a cell that is run while it still chooses the kernel, without any proxy too.
+    expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible()
     page.locator(".jp-Notebook .cm-content").first.click()
     page.keyboard.type("print(6*7)")
     page.keyboard.press("Shift+Enter")
