@@ -61,7 +61,7 @@ clean:  ## Remove what was installed and made here
 .venv/pyvenv.cfg:
 	@no_venv=; \
 	for python in python3.13 python3.12 python3.14 python3 \
-	    $$(ls -d "$(PYENV)"/{3.13,3.12,3.14}.*/bin/python 2>/dev/null); do \
+	    "$(PYENV)"/{3.13,3.12,3.14}.*/bin/python; do \
 	  version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 12))' \
 	    2>/dev/null) || continue; \
 	  if ! "$$python" -c 'import ensurepip' 2>/dev/null; then no_venv=$$version; continue; fi; \

@@ -25,7 +25,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 """prctl(2)."""
 
 
-class PartFailed(Exception):  # noqa: N818 -- the field's word would be failure, not error
+class PartFailed(Exception):
     """A part could not be started, or ended although nobody asked it to; the text is for people."""
 
 
