@@ -113,7 +113,7 @@ class Authorization:
             self._refusals[key] = (self._now() + BRIEF_S, refusal)
             raise
         user, exp = _claims(token)
-        life = self._life(exp) if instance.is_up else BRIEF_S
+        life = self._life(exp) if instance.is_up else min(self._life(exp), BRIEF_S)
         grant = Grant(key, instance, host, user, self._now() + life)
         if life > 0:
             _bound(self._grants)
