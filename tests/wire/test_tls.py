@@ -1,0 +1,109 @@
+"""Services that speak TLS: verified against `remoteCa`, unless `remoteVerify: false` is written out."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trustme
+
+from support.client import RawClient, get, upgrade
+from support.instance import Connection, Instance, ok, switching
+from support.proxy import RunningProxy, running_proxy
+from support.visa_api import VisaApiServer, visa_api_thread
+
+NUMBER = 5
+TOKEN = "token-of-anna"
+
+
+def _serve_tls(instance: Instance, authority: trustme.CA, name: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+
+    def script(connection: Connection) -> None:
+        try:
+            connection.sock = context.wrap_socket(connection.sock, server_side=True)
+        except (ssl.SSLError, ConnectionError):
+            return  # the proxy did not like the certificate
+        while (request := connection.request()).one("upgrade") is None:
+            connection.send(ok(b"through TLS"))
+        connection.send(switching(request))
+        while connection.more():
+            connection.send(connection.buffer)
+            connection.buffer = b""
+
+    instance.play(script)
+
+
+@pytest.fixture
+def api() -> Iterator[VisaApiServer]:
+    """Run a scripted VISA API with one user."""
+    with visa_api_thread() as server:
+        server.user(TOKEN, "anna")
+        yield server
+
+
+@pytest.fixture
+def start(tmp_path: Path, api: VisaApiServer, instance_port: int) -> Iterator["Starter"]:
+    """Prepare an instance and a proxy with one TLS route."""
+    with Instance(instance_port) as instance, ExitStack() as stack:
+        api.instance(NUMBER, owner="anna", ip=instance.host)
+        yield Starter(tmp_path, api, instance, stack)
+
+
+class Starter:
+    """Starts the proxy with a route that a test chooses."""
+
+    def __init__(self, directory: Path, api: VisaApiServer, instance: Instance, stack: ExitStack) -> None:
+        self.directory = directory
+        self.instance = instance
+        self._api = api
+        self._stack = stack
+
+    def proxy(self, **keys: object) -> RunningProxy:
+        """Run a proxy whose one route has these further keys."""
+        route = {"match": r"^/jupyter/(\d+).*", "type": "jupyter", "name": "Jupyter", "ws": True}
+        routes = [{**route, "remotePort": self.instance.port, "remoteScheme": "https", **keys}]
+        return self._stack.enter_context(running_proxy(self.directory, api_url=self._api.url, routes=routes))
+
+    def authority(self) -> trustme.CA:
+        """Make an authority, whose certificate is `ca.pem` beside the configuration."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
+        return authority
+
+
+def _ask(proxy: RunningProxy) -> tuple[int, bytes]:
+    with RawClient(proxy.port) as client:
+        response = client.ask(get(f"/jupyter/{NUMBER}/x", token=TOKEN))
+        return response.status, response.body
+
+
+def test_a_verified_service(start: Starter) -> None:
+    """A certificate of `remoteCa` for the instance's address is accepted, for HTTP and WebSockets."""
+    _serve_tls(start.instance, start.authority(), start.instance.host)
+    proxy = start.proxy(remoteCa="ca.pem")
+    assert (200, b"through TLS") == _ask(proxy)
+    with RawClient(proxy.port) as client:
+        assert client.ask(upgrade(f"/jupyter/{NUMBER}/ws", token=TOKEN)).status == 101
+        client.send(b"hello")
+        assert b"hello" == client.exactly(5)
+
+
+@pytest.mark.parametrize("what", ["another authority", "another address", "the system's authorities"])
+def test_a_certificate_that_does_not_fit(start: Starter, what: str) -> None:
+    """502, and no request is sent."""
+    authority = start.authority()
+    name = "127.99.99.99" if what == "another address" else start.instance.host
+    _serve_tls(start.instance, trustme.CA() if what == "another authority" else authority, name)
+    keys = {} if what == "the system's authorities" else {"remoteCa": "ca.pem"}
+    status, body = _ask(start.proxy(**keys))
+    assert (502, True) == (status, b"instance_invalid" in body)
+    assert [] == start.instance.requests
+
+
+def test_verification_switched_off(start: Starter) -> None:
+    """`remoteVerify: false` takes any certificate."""
+    _serve_tls(start.instance, trustme.CA(), "127.99.99.99")
+    assert (200, b"through TLS") == _ask(start.proxy(remoteVerify=False))
