@@ -81,8 +81,13 @@ def trailer_fields(trailers: Fields) -> Fields:
 
 
 def _is_forbidden_trailer(name: bytes) -> bool:
-    key = name.lower().replace(b"_", b"-").replace(b".", b"-")
+    key = _plain(name)
     return key in _NOT_IN_TRAILERS or key.startswith((b"x-forwarded-", b"access-control-", b"if-", b"sec-"))
+
+
+def _plain(name: bytes) -> bytes:
+    """Return a name as those see it who take `_` and `.` for `-` (case 30)."""
+    return name.lower().replace(b"_", b"-").replace(b".", b"-")
 
 
 def _passing(request: Request, route: Route) -> Fields:
@@ -90,8 +95,8 @@ def _passing(request: Request, route: Route) -> Fields:
     if request.minor == 0:
         fields = [field for field in fields if field[0].lower() != b"expect"]  # RFC 9110 10.1.1
     if route.set_headers:
-        replaced = {name.lower().encode() for name, _ in route.set_headers}
-        fields = [field for field in fields if field[0].lower() not in replaced]
+        replaced = {_plain(name.encode()) for name, _ in route.set_headers}
+        fields = [field for field in fields if _plain(field[0]) not in replaced]
     authorization = request.special.get(b"authorization", [])
     cookies = request.special.get(b"cookie", [])
     if route.strip_credentials:
