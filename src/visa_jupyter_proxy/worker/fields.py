@@ -54,7 +54,7 @@ def request_fields(request: Request, match: Match, grant: Grant, client: Client,
     """Make the fields of the request to the instance."""
     fields = [*_passing(request, match.route)]
     host = request.host
-    fields.append((b"Host", host if host is not None else grant.host.encode()))
+    fields.append((b"Host", host if host is not None else _authority(grant.host)))
     fields.append((b"X-Forwarded-For", client.chain))
     fields.append((b"X-Forwarded-Proto", client.proto))
     if forwarded_host := client.host or host:
@@ -83,6 +83,10 @@ def trailer_fields(trailers: Fields) -> Fields:
 def _is_forbidden_trailer(name: bytes) -> bool:
     key = _plain(name)
     return key in _NOT_IN_TRAILERS or key.startswith((b"x-forwarded-", b"access-control-", b"if-", b"sec-"))
+
+
+def _authority(address: str) -> bytes:
+    return f"[{address}]".encode() if ":" in address else address.encode()
 
 
 def _plain(name: bytes) -> bytes:
