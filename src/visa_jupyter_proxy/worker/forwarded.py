@@ -64,14 +64,20 @@ class TrustedProxies:
         client.chain = b", ".join([*hops, peer.encode()])
 
     def _trusts(self, peer: str) -> bool:
-        address = ipaddress.ip_address(peer)
-        if isinstance(address, ipaddress.IPv6Address):
-            address = address.ipv4_mapped or address
+        address = _unmapped(ipaddress.ip_address(peer))
         return any(address in network for network in self._networks)
 
 
 def _address(hop: bytes) -> str | None:
     try:
-        return str(ipaddress.ip_address(hop.decode("ascii")))
+        return str(_unmapped(ipaddress.ip_address(hop.decode("ascii"))))
     except ValueError:
         return None
+
+
+def _unmapped(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an IPv4-mapped address as the IPv4 one: a client has one address, however it is written."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
