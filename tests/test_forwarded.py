@@ -1,0 +1,102 @@
+"""Who the client is: what the peer is allowed to say of it (case 87)."""
+
+import pytest
+
+from support.messages import request
+from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
+
+_TRUSTED = TrustedProxies(["127.0.0.0/8", "::1/128", "10.1.0.0/16"])
+
+
+def _client(*fields: bytes, peer: str = "127.0.0.1") -> Client:
+    return _TRUSTED.client(peer, request(*fields))
+
+
+class TestUntrusted:
+    """A peer that is no trusted proxy speaks for itself."""
+
+    def test_87_161_it_says_nothing_that_counts(self) -> None:
+        """Whatever it sends."""
+        client = _client(
+            b"X-Forwarded-For: 6.6.6.6",
+            b"X-Forwarded-Proto: https",
+            b"X-Forwarded-Host: evil.test",
+            b"X-Real-IP: 6.6.6.6",
+            b"X-Request-Id: mine",
+            b"Forwarded: for=6.6.6.6",
+            peer="192.0.2.1",
+        )
+        assert ("192.0.2.1", b"192.0.2.1", b"http", False, None, None) == (
+            client.address,
+            client.chain,
+            client.proto,
+            client.proto_is_known,
+            client.host,
+            client.request_id,
+        )
+
+
+class TestTrusted:
+    """A trusted proxy speaks for the client."""
+
+    @pytest.mark.parametrize(
+        ("chain", "address"),
+        [
+            (b"6.6.6.6", "6.6.6.6"),
+            (b"6.6.6.6, 7.7.7.7", "7.7.7.7"),
+            (b"6.6.6.6, 10.1.2.3", "6.6.6.6"),
+            (b"6.6.6.6 ,10.1.2.3,\t127.0.0.5", "6.6.6.6"),
+            (b"10.1.2.3", "10.1.2.3"),
+            (b"6.6.6.6, nonsense, 10.1.2.3", "10.1.2.3"),
+            (b"unknown", "127.0.0.1"),
+            (b"\xff", "127.0.0.1"),
+            (b"2001:db8::0001", "2001:db8::1"),
+            (b"::ffff:6.6.6.6", "6.6.6.6"),
+            (b"6.6.6.6, ::ffff:10.1.2.3", "6.6.6.6"),
+        ],
+    )
+    def test_87_the_client_is_the_first_hop_that_nobody_trusts(self, chain: bytes, address: str) -> None:
+        """Seen from our end: everything before it may be invented."""
+        assert address == _client(b"X-Forwarded-For: " + chain).address
+
+    def test_87_the_peer_is_appended(self) -> None:
+        """To all fields, in order."""
+        client = _client(b"X-Forwarded-For: 6.6.6.6, 7.7.7.7", b"X-Forwarded-For: 8.8.8.8")
+        assert (b"6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1", "8.8.8.8") == (client.chain, client.address)
+
+    def test_without_the_field_the_peer_is_the_client(self) -> None:
+        """A browser on this machine, perhaps."""
+        for client in (_client(), _client(b"X-Forwarded-For:")):
+            assert (b"127.0.0.1", "127.0.0.1") == (client.chain, client.address)
+
+    def test_scheme_host_and_id_are_taken_over(self) -> None:
+        """When they have the form of one."""
+        client = _client(
+            b"X-Forwarded-Proto: https", b"X-Forwarded-Host: visa.ill.eu", b"X-Request-Id: a-B_1.2"
+        )
+        assert (b"https", True, b"visa.ill.eu", b"a-B_1.2") == (
+            client.proto,
+            client.proto_is_known,
+            client.host,
+            client.request_id,
+        )
+
+    @pytest.mark.parametrize("proto", [b"ftp", b"https, http", b"", b"https\xa0"])
+    def test_another_scheme_is_none(self, proto: bytes) -> None:
+        """Then nobody knows."""
+        client = _client(b"X-Forwarded-Proto: " + proto)
+        assert (b"http", False) == (client.proto, client.proto_is_known)
+
+    @pytest.mark.parametrize("request_id", [b"", b"a b", b"a" * 65, b'a"b', b"\xc3\xa9"])
+    def test_an_id_that_could_forge_a_line_is_none(self, request_id: bytes) -> None:
+        """It stands in logs."""
+        assert _client(b"X-Request-Id: " + request_id).request_id is None
+
+    def test_ipv4_in_ipv6_is_ipv4(self) -> None:
+        """A socket for both shows addresses so."""
+        assert "6.6.6.6" == _client(b"X-Forwarded-For: 6.6.6.6", peer="::ffff:10.1.0.9").address
+
+    def test_nobody_may_be_trusted(self) -> None:
+        """An empty `TRUSTED_PROXIES`."""
+        client = TrustedProxies([]).client("127.0.0.1", request(b"X-Forwarded-For: 6.6.6.6"))
+        assert "127.0.0.1" == client.address
