@@ -15,13 +15,12 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
     TargetTooLong,
 )
+from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.framing import (
     LARGEST_REQUEST_HEAD,
     LARGEST_RESPONSE_HEAD,
     RequestReader,
     ResponseReader,
-    chunk,
-    last_chunk,
 )
 from visa_jupyter_proxy.worker.http1 import Fields, Request, Response
 

@@ -24,12 +24,13 @@ from typing import Final, override
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Hold, Phase
+from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Fields, Request, request_head
+from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.upstream import Address, Pool, Upstream
 

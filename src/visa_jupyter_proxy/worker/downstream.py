@@ -19,9 +19,10 @@ import math
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import InstanceTimeout, ProxyError, RequestTimeout
-from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Hold
+from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.http1 import Fields, Request
+from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, peer_address, reset
 from visa_jupyter_proxy.worker.tunnel import Tunnel

@@ -9,17 +9,18 @@ Both bodies pass without being kept, with one exception: what a client sends bef
 upstream connection is held, and the client is paused meanwhile.
 """
 
-from enum import IntEnum, IntFlag
-from typing import Final, Protocol
+from enum import IntEnum
+from typing import Final
 
 from visa_jupyter_proxy.errors import ClientGone, InstanceInvalid, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.routes import Match
+from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.fields import response_fields, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.framing import chunk, last_chunk
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, accepts_websocket, response_head
 from visa_jupyter_proxy.worker.pages import error_page
+from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
 from visa_jupyter_proxy.worker.sockets import Transport
 
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -35,66 +36,6 @@ class Phase(IntEnum):
     FORWARD = 3
     TUNNEL = 4
     END = 5
-
-
-class Hold(IntFlag):
-    """Why a client is not being read."""
-
-    NOT_CONNECTED = 1
-    UPSTREAM_FULL = 2
-    PIPELINED = 4
-
-
-class DownstreamPort(Protocol):
-    """What an exchange needs of the client's connection."""
-
-    def write(self, data: bytes) -> None:
-        """Send; back-pressure comes back as `pause_reading` of the upstream port."""
-
-    def hold(self, reason: Hold) -> None:
-        """Stop reading from the client until each reason is released."""
-
-    def release(self, reason: Hold) -> None:
-        """Take one reason back."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the client takes no more at the moment."""
-
-    def date(self) -> bytes:
-        """Return the time as HTTP writes it."""
-
-    def open_tunnel(self, exchange: "Exchange", upstream: Transport, early: bytes) -> None:
-        """Tie both connections together; `early` is what the instance sent behind its 101."""
-
-    def try_again(self, exchange: "Exchange") -> None:
-        """Connect and forward once more, on a fresh connection."""
-
-    def exchange_ended(self, exchange: "Exchange") -> None:
-        """Log, count, and go on with the connection as `exchange.closing` says."""
-
-
-class UpstreamPort(Protocol):
-    """What an exchange needs of the instance's connection."""
-
-    @property
-    def reused(self) -> bool:
-        """Whether another exchange has used this connection before."""
-
-    def write(self, data: bytes) -> None:
-        """Send; back-pressure comes back as `Hold.UPSTREAM_FULL` of the downstream port."""
-
-    def pause_reading(self) -> None:
-        """Stop reading from the instance: the client is full."""
-
-    def resume_reading(self) -> None:
-        """Read on."""
-
-    def request_sent(self) -> None:
-        """Begin to wait for the response head."""
-
-    def detach(self, *, reusable: bool) -> None:
-        """Leave the exchange, which is over: keep the connection for another, or abort it."""
 
 
 class Closing(IntEnum):
@@ -136,7 +77,12 @@ class Exchange:
     )
 
     def __init__(
-        self, request: Request, downstream: DownstreamPort, client: Client, request_id: bytes, now: float
+        self,
+        request: Request,
+        downstream: DownstreamPort["Exchange"],
+        client: Client,
+        request_id: bytes,
+        now: float,
     ) -> None:
         self.request = request
         self.client = client

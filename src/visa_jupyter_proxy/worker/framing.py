@@ -7,9 +7,10 @@ just there.
 """
 
 import re
-from typing import Final, Protocol, override
+from typing import Final, Protocol
 
-from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, ProxyError, TargetTooLong
+from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, TargetTooLong
+from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
 from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, parse_request, parse_response
 
 LARGEST_REQUEST_HEAD: Final = 32 * 1024
@@ -18,182 +19,14 @@ LARGEST_REQUEST_HEAD: Final = 32 * 1024
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 """HAProxy reads 16 KiB, nginx 4 or 8 KiB, Node's client 16 KiB; policies in JupyterLab fields are long."""
 
-_LARGEST_CHUNK_OVERHEAD: Final = 16 * 1024
-"""Go's net/http allows so many bytes of chunk extensions in a body (CVE-2023-39326)."""
-
-_LONGEST_CHUNK_LINE: Final = 4096
-"""Go's limit for one line."""
-
 _MOST_INFORMATIONAL: Final = 16
 """1xx responses before a final one; HAProxy and Go stop at a handful."""
 
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _BARE_LINE_END: Final = rb"(?<!\r)\n|\r(?!\n)(?=.)"
 _NEVER_IN_A_REQUEST: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|" + _BARE_LINE_END, re.DOTALL)
 _NEVER_IN_A_RESPONSE: Final = re.compile(_BARE_LINE_END, re.DOTALL)
 """A reason phrase may hold anything else: it is cleaned when it is read (case 182)."""
-_LARGEST_CHUNK: Final = 2**62
-
-
-class Body(Protocol):
-    """The rest of a message."""
-
-    def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Return the payload in `data`, and what lies behind the end; None while the end is to come."""
-
-    def end(self) -> bool:
-        """Say whether the body is complete when the connection ends here."""
-
-
-class LengthBody(Body):
-    """So many bytes (RFC 9112 6.2)."""
-
-    __slots__ = ("remaining",)
-
-    def __init__(self, length: int) -> None:
-        self.remaining = length
-
-    @override
-    def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
-        if len(data) < self.remaining:
-            self.remaining -= len(data)
-            return data, None
-        cut, self.remaining = self.remaining, 0
-        return (data, b"") if cut == len(data) else (data[:cut], data[cut:])
-
-    @override
-    def end(self) -> bool:
-        return False
-
-
-class UntilClose(Body):
-    """All until the connection ends (RFC 9112 6.3, 8)."""
-
-    __slots__ = ()
-
-    @override
-    def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
-        return data, None
-
-    @override
-    def end(self) -> bool:
-        return True
-
-
-class ChunkedBody(Body):
-    """Chunks (RFC 9112 7.1). The payload of all chunks of one read comes out in one piece.
-
-    `trailers` is filled at the end.
-    """
-
-    __slots__ = (
-        "_buffer",
-        "_ended",
-        "_invalid",
-        "_overhead",
-        "_remaining",
-        "_state",
-        "_trailer_bytes",
-        "trailers",
-    )
-
-    def __init__(self, invalid: type[ProxyError]) -> None:
-        self._invalid = invalid
-        self._buffer = b""
-        self._state = self._size
-        self._ended = False
-        self._remaining = 0
-        self._overhead = 0
-        self._trailer_bytes = 0
-        self.trailers: Fields = []
-
-    @override
-    def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
-        payload: list[bytes] = []
-        self._buffer = self._buffer + data if self._buffer else data
-        position = 0
-        while (following := self._state(position, payload)) is not None:
-            position = following
-            if self._ended:
-                return b"".join(payload), self._buffer[position:]
-        self._buffer = b"" if self._state == self._data else self._buffer[position:]
-        return b"".join(payload), None
-
-    @override
-    def end(self) -> bool:
-        return False
-
-    # Each state consumes what it can from `position` and returns where the next begins,
-    # or None when more bytes are needed.
-
-    def _size(self, position: int, payload: list[bytes]) -> int | None:  # noqa: ARG002 -- all states look alike
-        end = self._line_end(position)
-        if end is None:
-            return None
-        line = _CHUNK_LINE.fullmatch(self._buffer, position, end)
-        if line is None or (size := int(line[1], 16)) > _LARGEST_CHUNK:
-            raise self._invalid("bad chunk size")
-        self._overhead += end - line.end(1)
-        if self._overhead > _LARGEST_CHUNK_OVERHEAD:
-            raise self._invalid("too many chunk extensions")
-        self._remaining = size
-        self._state = self._data if size else self._trailer
-        return end + 2
-
-    def _data(self, position: int, payload: list[bytes]) -> int | None:
-        piece = self._buffer[position : position + self._remaining]
-        payload.append(piece)
-        self._remaining -= len(piece)
-        if self._remaining:
-            return None
-        self._state = self._data_end
-        return position + len(piece)
-
-    def _data_end(self, position: int, payload: list[bytes]) -> int | None:  # noqa: ARG002
-        found = self._buffer[position : position + 2]
-        if found == b"\r\n":
-            self._state = self._size
-            return position + 2
-        if found in (b"", b"\r"):
-            return None
-        raise self._invalid("chunk data longer than its size")
-
-    def _trailer(self, position: int, payload: list[bytes]) -> int | None:  # noqa: ARG002
-        end = self._line_end(position)
-        if end is None:
-            return None
-        if end == position:
-            self._ended = True
-            return end + 2
-        self._trailer_bytes += end - position
-        field = _TRAILER.fullmatch(self._buffer, position, end)
-        if field is None or self._trailer_bytes > _LONGEST_CHUNK_LINE:
-            raise self._invalid("bad trailer")
-        self.trailers.append((field[1], field[2]))
-        return end + 2
-
-    def _line_end(self, position: int) -> int | None:
-        end = self._buffer.find(b"\r\n", position)
-        longest = end if end >= 0 else len(self._buffer) - 1  # a CR may be the last byte
-        if longest - position > _LONGEST_CHUNK_LINE:
-            raise self._invalid("chunk line too long")
-        if end >= 0:
-            return end
-        if b"\n" in self._buffer[position:]:
-            raise self._invalid("bare LF in chunked body")
-        return None
-
-
-def chunk(payload: bytes) -> bytes:
-    """Encode one chunk; an empty payload would end the body, so there must be one."""
-    return b"%x\r\n%b\r\n" % (len(payload), payload)
-
-
-def last_chunk(trailers: Fields) -> bytes:
-    """Encode the end of a chunked body."""
-    return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])
 
 
 class _HeadBuffer:

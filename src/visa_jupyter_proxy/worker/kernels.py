@@ -11,6 +11,9 @@ from urllib.parse import parse_qs, unquote
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.routes import Match
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f]")
+"""What tornado, in which Jupyter is written, makes blanks of in an argument."""
+
 _CHANNELS: Final = re.compile(r"/api/kernels/([^/]+)/channels\Z")
 
 
@@ -23,4 +26,4 @@ def notebook_key(match: Match) -> NotebookKey | None:
     if channels is None:
         return None
     values = parse_qs(query, keep_blank_values=True, max_num_fields=None).get("session_id", [""])
-    return NotebookKey(match.instance_id, unquote(channels[1]), values[-1].strip())
+    return NotebookKey(match.instance_id, unquote(channels[1]), _CONTROL.sub(" ", values[-1]).strip())

@@ -1,0 +1,66 @@
+"""What an exchange needs of the two connections, and no more: so it can be tested with bytes alone."""
+
+from enum import IntFlag
+from typing import Protocol
+
+from visa_jupyter_proxy.worker.sockets import Transport
+
+
+class Hold(IntFlag):
+    """Why a client is not being read."""
+
+    NOT_CONNECTED = 1
+    UPSTREAM_FULL = 2
+    PIPELINED = 4
+
+
+class DownstreamPort[Exchange](Protocol):
+    """What an exchange needs of the client's connection."""
+
+    def write(self, data: bytes) -> None:
+        """Send; back-pressure comes back as `pause_reading` of the upstream port."""
+
+    def hold(self, reason: Hold) -> None:
+        """Stop reading from the client until each reason is released."""
+
+    def release(self, reason: Hold) -> None:
+        """Take one reason back."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client takes no more at the moment."""
+
+    def date(self) -> bytes:
+        """Return the time as HTTP writes it."""
+
+    def open_tunnel(self, exchange: Exchange, upstream: Transport, early: bytes) -> None:
+        """Tie both connections together; `early` is what the instance sent behind its 101."""
+
+    def try_again(self, exchange: Exchange) -> None:
+        """Connect and forward once more, on a fresh connection."""
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """Log, count, and go on with the connection as `exchange.closing` says."""
+
+
+class UpstreamPort(Protocol):
+    """What an exchange needs of the instance's connection."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether another exchange has used this connection before."""
+
+    def write(self, data: bytes) -> None:
+        """Send; back-pressure comes back as `Hold.UPSTREAM_FULL` of the downstream port."""
+
+    def pause_reading(self) -> None:
+        """Stop reading from the instance: the client is full."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    def request_sent(self) -> None:
+        """Begin to wait for the response head."""
+
+    def detach(self, *, reusable: bool) -> None:
+        """Leave the exchange, which is over: keep the connection for another, or abort it."""
