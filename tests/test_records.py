@@ -1,0 +1,168 @@
+"""The access log: one line for each exchange, and no secret in it (case 207)."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from support.conversation import Conversation, conversation
+from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.errors import BadRequest, Internal, NoToken, ProxyError, VisaTimeout
+from visa_jupyter_proxy.logs import logger
+from visa_jupyter_proxy.worker.records import log_exchange, log_refusal
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Return what the log writes; afterwards it goes where it did."""
+    root, stream = logging.getLogger(), io.StringIO()
+    output, handlers, level = dict(vars(logger._output)), root.handlers, root.level
+    logs.configure(stream=stream)
+    yield stream
+    logging.captureWarnings(capture=False)
+    vars(logger._output).update(output)
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def _lines(log: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def _request(talk: Conversation) -> None:
+    talk.client(
+        "GET /jupyter/7/lab?token=SECRET HTTP/1.1",
+        "Host: visa",
+        "Authorization: Bearer SECRET",
+        "Cookie: access_token=SECRET; b=SECRET",
+        "",
+        "",
+    )
+
+
+def _answered(log: io.StringIO, access_log: str, status: str = "200 OK") -> list[dict[str, object]]:
+    with conversation() as talk:
+        _request(talk)
+        talk.connected()
+        talk.now += 1.5
+        talk.instance(f"HTTP/1.1 {status}", "Content-Length: 5", "Set-Cookie: SECRET", "", "hello")
+        _forget(talk)
+        log_exchange(access_log, talk.exchange, talk.now)
+    return _lines(log)
+
+
+def _failed(log: io.StringIO, access_log: str, error: ProxyError) -> list[dict[str, object]]:
+    with conversation() as talk:
+        _request(talk)
+        talk.fails(error)
+        _forget(talk)
+        log_exchange(access_log, talk.exchange, talk.now)
+    return _lines(log)
+
+
+def _forget(talk: Conversation) -> None:
+    talk._to_client.clear()
+    if talk.wire is not None:
+        talk.wire.sent.clear()
+
+
+class TestExchanges:
+    """What became of a request."""
+
+    def test_207_an_answer(self, log: io.StringIO) -> None:
+        """All that an operator asks for."""
+        (line,) = _answered(log, "all")
+        line.pop("timestamp")
+        assert {
+            "level": "info",
+            "event": "request",
+            "client": "192.0.2.7",
+            "request_id": "request-1",
+            "method": "GET",
+            "path": "/jupyter/7/lab",
+            "route": "Jupyter",
+            "instance": 7,
+            "user": "anna",
+            "status": 200,
+            "reason": None,
+            "detail": None,
+            "duration": 1.5,
+            "bytes_up": 0,
+            "bytes_down": 5,
+        } == line
+
+    def test_207_a_refusal(self, log: io.StringIO) -> None:
+        """With its reason; nobody was authorised."""
+        (line,) = _failed(log, "all", NoToken("none at all"))
+        assert (401, "no_token", "none at all", None, "notice") == (
+            line["status"],
+            line["reason"],
+            line["detail"],
+            line["user"],
+            line["level"],
+        )
+
+    @pytest.mark.parametrize(
+        ("error", "level"),
+        [(VisaTimeout("x"), "warning"), (Internal("x"), "error"), (NoToken("x"), "notice")],
+    )
+    def test_the_level_tells_whose_fault_it_is(self, log: io.StringIO, error: ProxyError, level: str) -> None:
+        """Ours, somebody's behind us, or the client's."""
+        assert [level] == [line["level"] for line in _failed(log, "errors", error)]
+
+    def test_no_secret_is_in_it(self, log: io.StringIO) -> None:
+        """No query, no token, no cookie."""
+        _answered(log, "all")
+        _failed(log, "all", NoToken("x"))
+        assert "SECRET" not in log.getvalue()
+
+    def test_errors_alone(self, log: io.StringIO) -> None:
+        """Refusals and 5xx, not answers; an instance's 404 is its own affair."""
+        _answered(log, "errors")
+        _answered(log, "errors", "404 Not Found")
+        assert [] == _lines(log)
+        (line,) = _answered(log, "errors", "500 Internal Server Error")
+        assert (500, None, "warning") == (line["status"], line["reason"], line["level"])
+
+    def test_a_client_that_leaves(self, log: io.StringIO) -> None:
+        """499 in the whole log; no error."""
+        with conversation() as talk:
+            _request(talk)
+            talk.client_leaves()
+            log_exchange("errors", talk.exchange, talk.now)
+            assert [] == _lines(log)
+            log_exchange("all", talk.exchange, talk.now)
+        (line,) = _lines(log)
+        assert (499, "client_gone", "info") == (line["status"], line["reason"], line["level"])
+
+    def test_off_is_off(self, log: io.StringIO) -> None:
+        """Whatever happens."""
+        _answered(log, "off", "500 Internal Server Error")
+        _failed(log, "off", Internal("x"))
+        log_refusal("off", "192.0.2.7", b"id", BadRequest("x"))
+        assert "" == log.getvalue()
+
+    def test_a_path_is_cut(self, log: io.StringIO) -> None:
+        """A line stays a line."""
+        with conversation() as talk:
+            talk.client("GET /jupyter/7/" + "a" * 5000 + " HTTP/1.1", "Host: visa", "", "")
+            talk.client_leaves()
+            log_exchange("all", talk.exchange, talk.now)
+        (line,) = _lines(log)
+        assert 256 == len(str(line["path"]))
+
+
+def test_207_what_was_no_request(log: io.StringIO) -> None:
+    """There is no method and no path to tell."""
+    log_refusal("errors", "192.0.2.7", b"id-1", BadRequest("bad request line"))
+    (line,) = _lines(log)
+    assert ("192.0.2.7", "id-1", 400, "bad_request", "bad request line", "notice") == (
+        line["client"],
+        line["request_id"],
+        line["status"],
+        line["reason"],
+        line["detail"],
+        line["level"],
+    )
