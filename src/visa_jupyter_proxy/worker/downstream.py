@@ -83,7 +83,7 @@ class Downstream(asyncio.Protocol):
             self._feeding = False
         if self._exchange is None and began_between and not self._reader.is_between_messages:
             self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
-        elif self._exchange is not None and self._reader.leftover:
+        elif self._reader.leftover and not self._lingering:
             self.hold(Hold.PIPELINED)
 
     @override
@@ -109,6 +109,8 @@ class Downstream(asyncio.Protocol):
         self._full = False
         if self._exchange is not None:
             self._exchange.downstream_drained()
+        elif self._reader.ended:
+            self._proxy.loop.call_soon(self.data_received, b"")  # never from here: rule 1
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -252,7 +254,8 @@ class Downstream(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Read on behind requests that are answered. Raises `ProxyError` for what is no request."""
-        while self._exchange is None and self._reader.ended and not self._lingering:
+        # A client that takes no answers gets none to more requests: they would pile up here.
+        while self._exchange is None and self._reader.ended and not (self._lingering or self._full):
             self._reader.proceed()
         if self._holds & Hold.PIPELINED and not self._reader.leftover:
             self.release(Hold.PIPELINED)
