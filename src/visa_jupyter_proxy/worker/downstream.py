@@ -70,7 +70,7 @@ class Downstream(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self._lingering or self._transport is None:
             return
         began_between = self._reader.is_between_messages
         self._feeding = True
