@@ -224,7 +224,8 @@ def _addresses(port: int, api_port: int) -> Addresses:
     return Addresses(
         proxy_port=_port("the proxy", port, [HOST]),
         api_port=_port("VISA", api_port, [HOST]),
-        jupyter_port=free_port(JUPYTER_PORT, [*INSTANCE_HOSTS.values()]),
+        # Who lets the system choose the proxy's port runs several demos at once.
+        jupyter_port=free_port(JUPYTER_PORT if port else 0, [*INSTANCE_HOSTS.values()]),
     )
 
 
