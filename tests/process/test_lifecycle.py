@@ -137,6 +137,17 @@ class TestStop:
         assert client.closed()
         assert {"S": False} == place.sessions()
 
+    def test_nothing_is_left_of_what_has_ended(self, place: Place) -> None:
+        """With all connections gone it ends at once, however long `DRAIN_S` is."""
+        proxy = place.start(DRAIN_S="600")
+        client = place.client(proxy)
+        assert client.ask(channel("S")).status == 101
+        client.finish()
+        assert client.closed()
+        place.api.wait(lambda: place.sessions() == {"S": False})
+        assert place.client(proxy).ask(request()).status == 200
+        assert 0 == proxy.stop()
+
     def test_an_api_that_hangs_does_not_delay_the_end(self, place: Place) -> None:
         """What could not be reported is kept, and the next process reports it."""
         proxy = place.start(DRAIN_S="3")

@@ -10,6 +10,7 @@ A script runs in a thread of its own and gets a `Connection`. What it raises is 
 instance is closed, but for the proxy having gone.
 """
 
+import errno
 import hashlib
 import itertools
 import socket
@@ -67,7 +68,11 @@ class Connection(Reader):
 
     def finish(self) -> None:
         """Send FIN."""
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # the proxy has reset it already
+                raise
 
     def reset(self) -> None:
         """Close with a reset."""

@@ -53,6 +53,8 @@ class Downstream(asyncio.Protocol):
         self._holds = Hold(0)
         self._full = False
         self._feeding = False
+        self._in_head = False
+        """A head has begun to arrive, and its deadline is set."""
         self._draining = False
         self._lingering = False
         """Our last word is said: what comes is dropped."""
@@ -72,7 +74,6 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._transport is None:
             return
-        began_between = self._reader.is_between_messages
         self._feeding = True
         try:
             self._reader.feed(data)
@@ -81,7 +82,8 @@ class Downstream(asyncio.Protocol):
             self._refuse(error)
         finally:
             self._feeding = False
-        if self._exchange is None and began_between and not self._reader.is_between_messages:
+        if self._reader.is_in_head and not (self._in_head or self._lingering):
+            self._in_head = True  # until a head is complete, no byte moves its deadline
             self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
         elif self._reader.leftover and not self._lingering:
             self.hold(Hold.PIPELINED)
@@ -124,6 +126,7 @@ class Downstream(asyncio.Protocol):
     def request_received(self, request: Request) -> None:
         """Begin an exchange; with a cached grant and an idle connection it is on its way at once."""
         now = self._proxy.now()
+        self._in_head = False
         self.deadline = now + BODY_TIMEOUT_S if request.has_body else math.inf
         client = self._proxy.client(self._peer, request)
         exchange = Exchange(request, self, client, self._proxy.request_id(client), now)
@@ -190,8 +193,7 @@ class Downstream(asyncio.Protocol):
             exchange.downstream_lost(self._proxy.now())
             return
         ended = self._proxy.tunnel_opened(exchange)
-        tunnel = Tunnel(downstream, upstream, now=self._proxy.now, ended=ended)
-        self._connections.add(tunnel)
+        tunnel = Tunnel(downstream, upstream, self._connections, now=self._proxy.now, ended=ended)
         tunnel.start(self._reader.leftover, early)
         if self._draining:
             tunnel.drain()

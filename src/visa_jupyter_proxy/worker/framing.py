@@ -102,6 +102,11 @@ class RequestReader:
         """Whether nothing of the next head has arrived."""
         return not self._head and self._body is None and not self.ended
 
+    @property
+    def is_in_head(self) -> bool:
+        """Whether a head has begun to arrive, and is not complete."""
+        return bool(self._head)
+
     def feed(self, data: bytes) -> None:
         """Take what arrived. Raises `ProxyError` for what is no request: nothing can be read after that."""
         if self.ended:

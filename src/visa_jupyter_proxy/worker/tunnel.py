@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, override
 
 from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
-from visa_jupyter_proxy.worker.sockets import reset
+from visa_jupyter_proxy.worker.sockets import Timed, reset
 
 LINGER_S: Final = 30.0
 """How long a side may go on after the other has ended: nginx's lingering_time."""
@@ -68,21 +68,27 @@ class Tunnel:
         self,
         downstream: asyncio.Transport,
         upstream: asyncio.Transport,
+        connections: set[Timed],
         *,
         now: Callable[[], float],
         ended: Callable[["Tunnel", ProxyError | None], None],
     ) -> None:
-        """Tie two connections; `ended` is called once, when both are gone, with why (None: cleanly)."""
+        """Tie two connections; `ended` is called once, when both are gone, with why (None: cleanly).
+
+        The tunnel is in `connections`, for the worker's tick, from its start to its end.
+        """
         self.down = Side(self, downstream)
         self.up = Side(self, upstream)
         self.down.peer, self.up.peer = self.up, self.down
         self.deadline = math.inf
+        self._connections = connections
         self._now = now
         self._ended = ended
         self._error: ProxyError | None = None
 
     def start(self, from_client: bytes, from_instance: bytes) -> None:
         """Take the connections over, with the bytes that came early."""
+        self._connections.add(self)
         for side, early in ((self.down, from_client), (self.up, from_instance)):
             side.transport.set_protocol(side)
             if early:
@@ -127,6 +133,7 @@ class Tunnel:
         if exc is not None and self._error is None:
             self._error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
         if side.peer.lost:
+            self._connections.discard(self)
             self._ended(self, self._error)
         elif exc is not None:
             reset(side.peer.transport)
