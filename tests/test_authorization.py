@@ -525,6 +525,32 @@ class TestBounds:
 
         asyncio.run(run())
 
+    def test_246_who_has_a_place_of_its_client_and_none_of_all_gives_it_back(self) -> None:
+        """Both kinds of place are free again afterwards."""
+
+        async def test(setting: Setting) -> None:
+            setting.api.open.clear()
+            first = [
+                setting.ask(f"{client}{number}", client=client) for client in "abcde" for number in range(4)
+            ]
+            await _settled(lambda: setting.api.under_way == 20)
+            for number in range(5):
+                with pytest.raises(VisaBusy):
+                    await setting.grant(f"f{number}", client="f")
+            setting.api.open.set()
+            await asyncio.gather(*first)
+            setting.api.open.clear()
+            second = [setting.ask(f"g{number}", client="f") for number in range(4)]
+            await _settled(lambda: setting.api.under_way == 4)
+            setting.api.open.set()
+            await asyncio.gather(*second)
+            assert {} == setting.authorization._turns._clients
+
+        async def run() -> None:
+            await test(Setting(patience_s=0.0))
+
+        asyncio.run(run())
+
     def test_246_the_queue_has_an_end(self) -> None:
         """Beyond it the answer comes at once."""
 

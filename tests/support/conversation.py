@@ -73,6 +73,7 @@ class Wire(asyncio.Transport):
         self.unsent = 0
         """How much of it the other end has not taken."""
         self.reading = True
+        self.ended = False
         self.closing = False
         self.aborted = False
 
@@ -80,6 +81,14 @@ class Wire(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.closing:
             self.sent += data
+
+    @override
+    def can_write_eof(self) -> bool:
+        return True
+
+    @override
+    def write_eof(self) -> None:
+        self.ended = True
 
     @override
     def get_write_buffer_size(self) -> int:

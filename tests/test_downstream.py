@@ -1,0 +1,240 @@
+"""The connection of a client: its deadlines, and what a client can make it keep.
+
+The real protocol, rules and reader over a transport in memory; forwarding is looked at in `wire`.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from support.conversation import JUPYTER, Wire
+from visa_jupyter_proxy.mailbox import WorkerSettings
+from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.downstream import LINGER_S, Downstream
+from visa_jupyter_proxy.worker.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.sockets import Timed
+from visa_jupyter_proxy.worker.upstream import Pool
+
+_HEADER_S, _IDLE_S = 10.0, 75.0
+_SETTINGS = WorkerSettings(
+    api_url="http://127.0.0.1:9/api",
+    api_ca_file=None,
+    api_timeout_s=10.0,
+    cache_refresh_time_s=60.0,
+    instance_networks=None,
+    trusted_proxies=(),
+    server_names=(),
+    allowed_origins=(),
+    access_log="off",
+    connect_timeout_s=5.0,
+    response_timeout_s=300.0,
+    idle_timeout_s=_IDLE_S,
+    header_timeout_s=_HEADER_S,
+    drain_s=8.0,
+    log_level="info",
+    log_timezone=None,
+    log_syslog_host=None,
+    log_syslog_port=None,
+    log_syslog_app_name=None,
+)
+_NOT_FOUND = b"GET /nope HTTP/1.1\r\nHost: visa\r\n\r\n"
+
+
+class Client:
+    """A client of a worker that is the only one it has; time stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.connections: set[Timed] = set()
+        self.api = VisaApi(_SETTINGS.api_url, ca_file=None, timeout_s=10)
+        pool = Pool(loop, self.connections, connect_timeout_s=5, response_timeout_s=300)
+        authorization = Authorization(
+            self.api, InstanceNetworks(None), reuse_s=60, patience_s=10, now=lambda: self.now
+        )
+        self.proxy = Proxy(_SETTINGS, [JUPYTER], authorization, pool, lambda _: None)
+        self.proxy.now = lambda: self.now
+        self.now = 1000.0
+        self.wire = Wire()
+        self.downstream = Downstream(self.proxy, self.connections)
+        self.downstream.connection_made(self.wire)
+
+    def sends(self, data: bytes) -> None:
+        """Let bytes arrive, as a transport that is not paused would."""
+        assert self.wire.reading
+        self.downstream.data_received(data)
+
+    @property
+    def answers(self) -> int:
+        """How many answers have been written so far."""
+        return self.wire.sent.count(b"HTTP/1.1 ")
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.downstream.deadline - self.now
+
+
+def _run(test: Callable[[Client], None], then: Callable[[Client], None] | None = None) -> None:
+    """Run `test`, let the loop turn, run `then`."""
+
+    async def run() -> None:
+        client = Client()
+        try:
+            test(client)
+            if then is not None:
+                await asyncio.sleep(0)
+                then(client)
+        finally:
+            await client.api.close()
+
+    asyncio.run(run())
+
+
+class TestDeadlines:
+    """A head has a total deadline, however its bytes come (case 74)."""
+
+    def test_from_the_first_byte(self) -> None:
+        """Later ones do not move it."""
+
+        def test(client: Client) -> None:
+            client.now += 3
+            client.sends(b"G")
+            assert _HEADER_S == client.left
+            client.now += 4
+            client.sends(b"ET / HT")
+            assert _HEADER_S - 4 == client.left
+
+        _run(test)
+
+    def test_between_requests(self) -> None:
+        """An idle connection has its own, and empty lines do not move it (78)."""
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND)
+            assert _IDLE_S == client.left
+            client.now += 5
+            client.sends(b"\r\n")
+            assert _IDLE_S - 5 == client.left
+            client.sends(b"G")
+            assert _HEADER_S == client.left
+
+        _run(test)
+
+    @pytest.mark.parametrize("first", [0, 1, 20, len(_NOT_FOUND)])
+    def test_of_a_head_that_begins_behind_another_request(self, first: int) -> None:
+        """In the same read as the end of the one in front of it."""
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND[:first])
+            client.now += 1
+            client.sends(_NOT_FOUND[first:] + b"GET /slow")
+            assert (1, _HEADER_S) == (client.answers, client.left)
+
+        _run(test)
+
+    def test_it_ends_in_an_answer(self) -> None:
+        """408 for a head that has begun, silence for an idle connection."""
+
+        def test(client: Client) -> None:
+            client.sends(b"GET /slow")
+            client.downstream.expired(client.now + _HEADER_S)
+            assert client.wire.sent.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+        def idle(client: Client) -> None:
+            client.downstream.expired(client.now + _IDLE_S)
+            assert (b"", True) == (bytes(client.wire.sent), client.wire.closing)
+
+        _run(test)
+        _run(idle)
+
+    def test_what_is_no_request_is_answered_and_taken_in_for_a_while(self) -> None:
+        """So that the client can read the answer (RFC 9112 9.6)."""
+
+        def test(client: Client) -> None:
+            client.sends(b"\x16\x03\x01")
+            assert client.wire.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert (True, False, LINGER_S) == (client.wire.ended, client.wire.closing, client.left)
+            client.sends(b"more")
+            assert 1 == client.answers
+            client.downstream.expired(client.now + LINGER_S)
+            assert client.wire.aborted
+
+        _run(test)
+
+
+class TestClientsThatDoNotRead:
+    """Answers of our own are bounded like all others (rule 2)."""
+
+    def test_their_requests_wait(self) -> None:
+        """Whoever sends requests without end and reads no answer, is not read either."""
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND)
+            client.downstream.pause_writing()
+            client.sends(_NOT_FOUND * 1000)
+            # One more was answered before there was anything to wait.
+            assert (2, False) == (client.answers, client.wire.reading)
+            client.downstream.resume_writing()
+
+        def then(client: Client) -> None:
+            assert (1001, True) == (client.answers, client.wire.reading)
+
+        _run(test, then)
+
+    def test_it_may_fill_in_the_middle_of_a_read(self) -> None:
+        """The rest of that read waits."""
+
+        class Filling(Wire):
+            """Says that it is full after ten answers."""
+
+            def write(self, data: bytes | bytearray | memoryview) -> None:
+                super().write(data)
+                if self.sent.count(b"HTTP/1.1 ") == 10:
+                    client_of[0].downstream.pause_writing()
+
+        client_of: list[Client] = []
+
+        def test(client: Client) -> None:
+            client_of.append(client)
+            client.wire = Filling()
+            client.downstream.connection_made(client.wire)
+            client.sends(_NOT_FOUND * 100)
+            assert (10, False) == (client.answers, client.wire.reading)
+            client.downstream.resume_writing()
+
+        def then(client: Client) -> None:
+            assert (100, True) == (client.answers, client.wire.reading)
+
+        _run(test, then)
+
+    def test_a_client_that_reads_again_may_go_on(self) -> None:
+        """Also when nothing was waiting."""
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND)
+            client.downstream.pause_writing()
+            client.downstream.resume_writing()
+            client.sends(_NOT_FOUND)
+            assert 2 == client.answers
+
+        _run(test)
+
+
+def test_what_was_pipelined_by_a_client_that_has_gone_is_dropped() -> None:
+    """Nobody waits for the answer, and nobody would end it."""
+
+    def test(client: Client) -> None:
+        client.sends(_NOT_FOUND)
+        client.downstream.pause_writing()
+        client.sends(_NOT_FOUND * 3)
+        client.downstream.resume_writing()
+        client.downstream.connection_lost(None)
+
+    def then(client: Client) -> None:
+        assert (2, set()) == (client.answers, client.connections)
+        assert client.downstream._exchange is None
+
+    _run(test, then)
