@@ -15,7 +15,7 @@ from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.framing import ResponseReader
 from visa_jupyter_proxy.worker.http1 import Fields, Response
-from visa_jupyter_proxy.worker.sockets import Timed, reset
+from visa_jupyter_proxy.worker.sockets import Timed, reset, unread
 
 IDLE_S: Final = 60.0
 """nginx's keepalive_timeout for upstreams."""
@@ -138,8 +138,10 @@ class Upstream(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
+        transport, self.transport = self.transport, None
         self._pool.drop(self)
+        if exc is not None and transport is not None and self.address.tls is None:
+            self._read_rest(transport)
         self._lost(self._cut_off())
 
     # --- called by the reader --------------------------------------------------------------
@@ -200,6 +202,13 @@ class Upstream(asyncio.Protocol):
         """Whether nothing of the last request is left to be sent."""
         transport = self.transport
         return transport is not None and not (transport.is_closing() or transport.get_write_buffer_size())
+
+    def _read_rest(self, transport: asyncio.Transport) -> None:
+        """Take an early answer of an instance that closed in the middle of the request (case 183)."""
+        for data in unread(transport):
+            if self._exchange is None:
+                break
+            self.data_received(data)
 
     def _cut_off(self) -> ProxyError:
         """Say what the end of the connection means: behind a first byte it is no stale one (case 192)."""
