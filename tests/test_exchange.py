@@ -534,6 +534,31 @@ class TestEarlyAnswers:
             talk.client(b"defghi")
             assert 3 == talk.exchange.bytes_up
 
+    def test_183_an_answer_is_read_though_a_write_has_failed(self) -> None:
+        """An instance that answers and closes resets what still comes; its answer arrived before that."""
+        with conversation() as talk:
+            talk.client("PUT /jupyter/7/x HTTP/1.1", "Host: visa", "Content-Length: 9", "", "abc")
+            talk.connected()
+            _forget_the_request(talk)
+            talk.a_write_to_the_instance_fails(
+                "HTTP/1.1 413 Content Too Large", "Content-Length: 2", "", "nosurplus"
+            )
+            talk.client_gets("HTTP/1.1 413 Content Too Large", "content-length: 2", "", "no")
+            assert (Closing.CLOSE, None) == (talk.closing, talk.exchange.error)
+
+    def test_183_half_an_answer_is_none(self) -> None:
+        """What is missing will not come any more."""
+        with conversation() as talk:
+            talk.client("PUT /jupyter/7/x HTTP/1.1", "Host: visa", "Content-Length: 9", "", "abc")
+            talk.connected()
+            _forget_the_request(talk)
+            talk.a_write_to_the_instance_fails(
+                "HTTP/1.1 413 Content Too Large", "Content-Length: 5", "", "no"
+            )
+            talk.client_gets("HTTP/1.1 413 Content Too Large", "content-length: 5", "", "no")
+            assert isinstance(talk.exchange.error, InstanceInvalid)
+            assert Closing.CLOSE is talk.closing
+
     def test_an_answer_that_is_not_over_leaves_the_request_on_its_way(self) -> None:
         """Both bodies flow at once; when both are over, all is well."""
         with conversation() as talk:

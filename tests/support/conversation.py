@@ -17,6 +17,7 @@ there is only what they need: a transport that keeps the bytes, a client's port,
 """
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, override
@@ -73,6 +74,7 @@ class Wire(asyncio.Transport):
         self.unsent = 0
         """How much of it the other end has not taken."""
         self.reading = True
+        self.sock: socket.socket | None = None
         self.ended = False
         self.closing = False
         self.aborted = False
@@ -81,6 +83,10 @@ class Wire(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.closing:
             self.sent += data
+
+    @override
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self.sock if name == "socket" else default
 
     @override
     def can_write_eof(self) -> bool:
@@ -228,6 +234,16 @@ class Conversation:
         assert self.wire is not None
         self.wire.closing = True
         self.upstream.connection_lost(ConnectionResetError())
+
+    def a_write_to_the_instance_fails(self, *lines: str | bytes) -> None:
+        """Let the instance be gone, with these bytes of it still in the kernel's buffer."""
+        assert self.wire is not None
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.sendall(message(*lines))
+            self.wire.sock = ours
+            self.instance_resets()
 
     def instance_stops_reading(self) -> None:
         """Let what is written to the instance pile up."""
