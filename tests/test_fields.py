@@ -10,7 +10,7 @@ from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.fields import request_fields, response_fields, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Fields, Request
+from visa_jupyter_proxy.worker.http1 import Fields, Request, Response
 
 _OURS = [
     (b"Host", b"visa.test"),
@@ -27,6 +27,12 @@ def _sent(
 ) -> Fields:
     match = Router([route]).match(made.target, websocket=made.websocket)
     return request_fields(made, match, grant or granted(12), client or Client("192.0.2.7"), b"id-1")
+
+
+def _received(made: Response) -> Fields:
+    asked = request()
+    match = Router([JUPYTER]).match(asked.target, websocket=False)
+    return response_fields(made, asked, match, granted(12), Client("192.0.2.7"))
 
 
 def _files(*set_headers: tuple[str, str]) -> Route:
@@ -176,10 +182,14 @@ class TestResponses:
         )
         assert [
             (b"Server", b"x"),
-            (b"Set-Cookie", b"a=1; Path=/"),
+            (b"Set-Cookie", b"a=1; Path=/jupyter/12"),
             (b"Set-Cookie", b"b=2"),
-            (b"X-Request-Id", b"id-1"),
-        ] == response_fields(made, b"id-1")
+        ] == _received(made)
+
+    def test_96_locations_are_the_browsers(self) -> None:
+        """Nothing of the inside is in them."""
+        made = response(b"Location: http://10.0.0.7:8888/x", b"Content-Location: http://localhost/y")
+        assert [(b"Location", b"/x"), (b"Content-Location", b"/y")] == _received(made)
 
     def test_153_what_belongs_to_the_connection_stays_there(self) -> None:
         """With what `Connection` names; an id of the instance's is not ours."""
@@ -191,7 +201,7 @@ class TestResponses:
             b"X-Request-Id: 9",
             b"X: 1",
         )
-        assert [(b"X", b"1"), (b"X-Request-Id", b"id-1")] == response_fields(made, b"id-1")
+        assert [(b"X", b"1")] == _received(made)
 
 
 class TestTrailers:

@@ -314,7 +314,9 @@ class TestJavaScript:
     )
     def test_replacing(self, pattern: str, template: str, text: str, replaced: str) -> None:
         """Every `$` form, and every way in which it stays literal."""
-        assert replaced == Replacement(pattern, template).apply(text)
+        done = Replacement(pattern, template).apply(text)
+        assert done is not None
+        assert replaced == done.text
 
     def test_no_match_is_none(self) -> None:
         """So that the next rule is tried."""

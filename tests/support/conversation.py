@@ -49,7 +49,15 @@ DATE: Final = b"Thu, 01 Jan 2026 00:00:00 GMT"
 REQUEST_ID: Final = b"request-1"
 
 _ADDED: Final = frozenset(
-    {b"date", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"x-request-id"}
+    {
+        b"date",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+        b"x-request-id",
+    }
 )
 _RESPONSE_TIMEOUT_S: Final = 300.0
 

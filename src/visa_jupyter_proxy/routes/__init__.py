@@ -9,7 +9,7 @@ No loop, no socket, no clock.
 """
 
 from visa_jupyter_proxy.routes.conf import load
-from visa_jupyter_proxy.routes.route import PLACEHOLDERS, ConfigurationError, Rewrite, Route
+from visa_jupyter_proxy.routes.route import PLACEHOLDER, PLACEHOLDERS, ConfigurationError, Rewrite, Route
 from visa_jupyter_proxy.routes.router import Match, Router
 
-__all__ = ["PLACEHOLDERS", "ConfigurationError", "Match", "Rewrite", "Route", "Router", "load"]
+__all__ = ["PLACEHOLDER", "PLACEHOLDERS", "ConfigurationError", "Match", "Rewrite", "Route", "Router", "load"]

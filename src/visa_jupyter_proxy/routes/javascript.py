@@ -6,7 +6,7 @@ a pattern has, and it does not replace: both are here (ECMA-262 22.1.3.19, GetSu
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import regress
 
@@ -45,6 +45,16 @@ def groups(pattern: str) -> Groups:
     return tuple(found["name"] for found in _GROUP.finditer(pattern) if found["group"])
 
 
+class Replaced(NamedTuple):
+    """A text in which the first match of a pattern was replaced."""
+
+    text: str
+    old_end: int
+    """Where the match ended in the original."""
+    new_end: int
+    """Where what stands for it ends in `text`; behind that both are the same."""
+
+
 class Replacement:
     """`text.replace(new RegExp(pattern), template)`, compiled. Raises `PatternError`."""
 
@@ -54,15 +64,16 @@ class Replacement:
         self._regex = regress.Regex(pattern)
         self._parts = tuple(_parts(template, groups(pattern)))
 
-    def apply(self, text: str) -> str | None:
+    def apply(self, text: str) -> Replaced | None:
         """Replace the first match in `text`, which is ASCII; None when there is none."""
         match = self._regex.find(text)
-        if match is None:
+        whole = match.group(_WHOLE) if match is not None else None
+        if match is None or whole is None:
             return None
         pieces = [_captured(match, _BEFORE, text)]
         pieces += [part if isinstance(part, str) else _captured(match, part, text) for part in self._parts]
-        pieces.append(_captured(match, _AFTER, text))
-        return "".join(pieces)
+        head = "".join(pieces)
+        return Replaced(head + text[whole.stop :], whole.stop, len(head))
 
 
 def _captured(match: regress.Match, part: int, text: str) -> str:

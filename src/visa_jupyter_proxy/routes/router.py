@@ -14,7 +14,7 @@ import msgspec
 import regress
 
 from visa_jupyter_proxy.errors import BadRequest, NoRoute
-from visa_jupyter_proxy.routes.javascript import Replacement
+from visa_jupyter_proxy.routes.javascript import Replaced, Replacement
 from visa_jupyter_proxy.routes.route import PLACEHOLDER, Route
 
 _LARGEST_ID: Final = 2**63 - 1
@@ -42,6 +42,13 @@ class Match(msgspec.Struct, frozen=True):
     """What to send: the target of the request after `pathRewrite`."""
     prefix: bytes
     """The path of the request up to and including the id, such as `/visafs/12`."""
+    public_root: bytes = b""
+    sent_root: bytes = b""
+    """What `pathRewrite` put in the place of `public_root`; both empty when it changed nothing.
+
+    With `/visafs/12/a` sent as `/a` it is nothing instead of `/visafs/12`: so a path `/b` that the
+    service names is `/visafs/12/b` for the browser.
+    """
 
 
 class _Compiled:
@@ -89,7 +96,8 @@ class Router:
                 if group is None:
                     raise NoRoute("the id is not in the target")
                 prefix = target[: min(path_end, group.stop)]
-                return Match(one.route, _instance_id(text[group]), _rewritten(one, text, target), prefix)
+                number = _instance_id(text[group])
+                return Match(one.route, number, *_rewritten(one, text, target, path_end, prefix))
         raise NoRoute("no route matches")
 
 
@@ -105,21 +113,36 @@ def _instance_id(text: str) -> int:
     raise NoRoute("the id is no instance id")
 
 
-def _rewritten(one: _Compiled, text: str, target: bytes) -> bytes:
+def _rewritten(
+    one: _Compiled, text: str, target: bytes, path_end: int, prefix: bytes
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return the last four fields of a `Match`."""
     for rule in one.rewrites:
-        rewritten = rule.apply(text)
-        if rewritten is not None:
-            return _sendable(rewritten)
-    return target
+        replaced = rule.apply(text)
+        if replaced is not None:
+            return _sendable(replaced, target, path_end, prefix)
+    return target, prefix, b"", b""
 
 
-def _sendable(text: str) -> bytes:
+def _sendable(
+    replaced: Replaced, target: bytes, path_end: int, prefix: bytes
+) -> tuple[bytes, bytes, bytes, bytes]:
     # A rule may take the first slash away, and the original sends one all the same.
-    target = text.encode("ascii") if text.startswith("/") else b"/" + text.encode("ascii")
+    slash = b"" if replaced.text.startswith("/") else b"/"
+    sent = slash + replaced.text.encode("ascii")
     # What is left of a path may be joined to a dot segment: `/x/1/a./b` without `x/1/a.` in the middle.
-    if _has_dot_segment(target.partition(b"?")[0]):
+    if _has_dot_segment(sent.partition(b"?")[0]):
         raise BadRequest("a dot segment in the path, after pathRewrite")
-    return target
+    if replaced.old_end > path_end:
+        return sent, prefix, b"", b""  # the query was part of it: no path can be mapped back
+    roots = _without_common_end(target[: replaced.old_end], sent[: len(slash) + replaced.new_end])
+    return sent, prefix, *roots
+
+
+def _without_common_end(public: bytes, sent: bytes) -> tuple[bytes, bytes]:
+    if public.endswith(b"/") and sent.endswith(b"/"):
+        return public[:-1], sent[:-1]
+    return public, sent
 
 
 def _has_dot_segment(path: bytes) -> bool:

@@ -287,7 +287,7 @@ class Exchange:
         elif not accepts_websocket(self.request, response):
             self.fail(InstanceInvalid("101 that does not accept the WebSocket"), now)
         else:
-            fields = response_fields(response, self.id)
+            fields = self._fields(response)
             fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
             self.status, self._answered, self.closing = 101, True, Closing.CLOSE
             self._downstream.write(response_head(101, b"Switching Protocols", fields))
@@ -298,7 +298,7 @@ class Exchange:
             self._downstream.write(response_head(response.status, response.reason, response.fields))
 
     def _respond(self, response: Response) -> None:
-        fields = response_fields(response, self.id)
+        fields = self._fields(response)
         if b"date" not in response.special:
             fields.append((b"Date", self._downstream.date()))
         fields += self._framing(response)
@@ -312,6 +312,14 @@ class Exchange:
             fields.append((b"Connection", b"keep-alive"))
         self.status, self._answered = response.status, True
         self._downstream.write(response_head(response.status, response.reason, fields))
+
+    def _fields(self, response: Response) -> Fields:
+        match, grant = self.match, self.grant
+        assert match is not None  # noqa: S101 -- what is forwarded has both
+        assert grant is not None  # noqa: S101
+        fields = response_fields(response, self.request, match, grant, self.client)
+        fields.append((b"X-Request-Id", self.id))
+        return fields
 
     def _framing(self, response: Response) -> Fields:
         """Frame the response for this client (RFC 9112 6)."""

@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from visa_jupyter_proxy.errors import InstanceNotReady
-from visa_jupyter_proxy.routes import Match, Route
+from visa_jupyter_proxy.routes import PLACEHOLDER, Match, Route
 from visa_jupyter_proxy.worker.credentials import sets_token, without_bearer, without_token
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
@@ -20,8 +20,9 @@ from visa_jupyter_proxy.worker.http1 import (
     Request,
     Response,
 )
+from visa_jupyter_proxy.worker.references import public_cookie, public_location
 
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_LOCATIONS: Final = ((b"location", b"Location"), (b"content-location", b"Content-Location"))
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
 _NOT_IN_TRAILERS: Final = (
@@ -59,6 +60,8 @@ def request_fields(request: Request, match: Match, grant: Grant, client: Client,
     fields.append((b"X-Forwarded-Proto", client.proto))
     if forwarded_host := client.host or host:
         fields.append((b"X-Forwarded-Host", forwarded_host))
+    if match.public_root and not match.sent_root:
+        fields.append((b"X-Forwarded-Prefix", match.public_root))
     fields.append((b"X-Real-IP", client.address.encode()))
     fields.append((b"X-Request-Id", request_id))
     for name, template in match.route.set_headers:
@@ -66,13 +69,25 @@ def request_fields(request: Request, match: Match, grant: Grant, client: Client,
     return [*fields, *_framing_fields(request, match.route)]
 
 
-def response_fields(response: Response, request_id: bytes) -> Fields:
+def response_fields(
+    response: Response, request: Request, match: Match, grant: Grant, client: Client
+) -> Fields:
     """Make the fields of the response to the client, without those of the connection."""
-    fields = [*response.fields]
+    host = client.host or request.host
     cookies = response.special.get(b"set-cookie", ())
-    fields += [(b"Set-Cookie", value) for value in cookies if not sets_token(value)]
-    fields.append((b"X-Request-Id", request_id))
-    return fields
+    return [
+        *response.fields,
+        *(
+            (name, public_location(value, match, grant.host, host))
+            for key, name in _LOCATIONS
+            for value in response.special.get(key, ())
+        ),
+        *(
+            (b"Set-Cookie", public_cookie(value, match, request.target))
+            for value in cookies
+            if not sets_token(value)
+        ),
+    ]
 
 
 def trailer_fields(trailers: Fields) -> Fields:
@@ -133,7 +148,7 @@ def _filled(template: str, grant: Grant) -> str:
             raise InstanceNotReady(f"the API gave no usable value for {name[0]}")
         return found
 
-    return _PLACEHOLDER.sub(value, template)
+    return PLACEHOLDER.sub(value, template)
 
 
 assert HOP_BY_HOP <= _NOT_IN_TRAILERS  # noqa: S101 -- a fact about constants, checked once at import

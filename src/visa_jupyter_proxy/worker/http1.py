@@ -73,7 +73,9 @@ _REQUEST_READ: Final = frozenset(
 )
 """Request fields that are forwarded as they came, and also read here."""
 
-RESPONSE_SPECIAL: Final = HOP_BY_HOP | _FRAMING | {b"set-cookie", b"x-request-id"}
+RESPONSE_SPECIAL: Final = (
+    HOP_BY_HOP | _FRAMING | {b"set-cookie", b"location", b"content-location", b"x-request-id"}
+)
 _RESPONSE_READ: Final = frozenset({b"date", b"sec-websocket-accept"})
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
