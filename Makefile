@@ -11,7 +11,7 @@ BIN := .venv/bin
 CHROMIUM := chromium fonts-dejavu-core
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test lint format picture pins clean chromium
+.PHONY: help demo test lint format cases picture pins clean chromium
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -31,6 +31,9 @@ lint: .venv/dev.stamp  ## Check style, types and the direction of imports
 format: .venv/dev.stamp  ## Repair what can be repaired by itself
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
+
+cases: .venv/dev.stamp  ## Show which cases of the wire are covered, and whether they pass
+	@$(BIN)/python -m pytest --cases -q tests/wire tests/process
 
 picture: .venv/dev.stamp chromium  ## Take the README's picture anew
 	@PICTURE=docs/images/jupyterlab.png $(BIN)/python -m pytest tests/e2e/test_jupyterlab.py

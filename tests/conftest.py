@@ -1,0 +1,16 @@
+"""Options of the whole suite."""
+
+import pytest
+
+from support.cases import Cases
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--cases`."""
+    parser.addoption("--cases", action="store_true", help="print what became of each case of the wire")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect cases when they are asked for."""
+    if config.getoption("--cases"):
+        config.pluginmanager.register(Cases(), "cases")

@@ -1,0 +1,298 @@
+"""Which cases of the wire there are, and what became of each in a run: `make cases`.
+
+A case is covered by every test in `tests/wire` and `tests/process` whose name begins with its number:
+`test_56_pipelined_requests...`, `test_62_63_...` for two of them. `docs/behaviour.md` says what they are.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+TOPICS: Final[dict[str, tuple[int, ...]]] = {
+    "Request line and target": (
+        1,
+        2,
+        3,
+        5,
+        6,
+        8,
+        9,
+        11,
+        12,
+        14,
+        15,
+    ),
+    "Host and header syntax": (
+        17,
+        18,
+        20,
+        21,
+        23,
+        24,
+        26,
+        27,
+        29,
+        30,
+        32,
+        33,
+    ),
+    "Body framing and request smuggling": (
+        35,
+        36,
+        38,
+        39,
+        41,
+        42,
+        44,
+        45,
+        47,
+        48,
+        50,
+        51,
+        53,
+        54,
+        56,
+        57,
+        59,
+        60,
+        62,
+        63,
+    ),
+    "Expect and 1xx": (
+        65,
+        66,
+        68,
+        69,
+    ),
+    "Limits and slow peers": (
+        71,
+        72,
+        74,
+        75,
+        77,
+        78,
+        80,
+        81,
+    ),
+    "Headers rewritten by the proxy": (
+        83,
+        84,
+        86,
+        87,
+        89,
+        90,
+        92,
+        93,
+        95,
+        96,
+    ),
+    "Path and routing": (
+        97,
+        98,
+        99,
+        100,
+        101,
+        102,
+        103,
+        104,
+        105,
+        106,
+        107,
+        108,
+        110,
+        111,
+    ),
+    "Credentials": (
+        113,
+        114,
+        116,
+        117,
+        119,
+        120,
+        121,
+        122,
+        123,
+        124,
+        125,
+        126,
+        128,
+        129,
+    ),
+    "Authorisation cache and API": (
+        131,
+        132,
+        133,
+        134,
+        135,
+        136,
+        137,
+        138,
+        140,
+        141,
+    ),
+    "WebSocket handshake and Upgrade": (
+        143,
+        144,
+        146,
+        147,
+        149,
+        150,
+        151,
+        152,
+        153,
+        155,
+        156,
+        158,
+        159,
+        160,
+        161,
+        162,
+    ),
+    "Tunnel and streaming behaviour": (
+        164,
+        165,
+        166,
+        167,
+        168,
+        170,
+        171,
+        173,
+    ),
+    "Response side": (
+        174,
+        176,
+        177,
+        178,
+        179,
+        180,
+        182,
+        183,
+        185,
+        186,
+    ),
+    "Instance connections: pool, retry, timeouts, abort": (
+        188,
+        189,
+        190,
+        191,
+        192,
+        194,
+        195,
+        197,
+    ),
+    "Instance address (SSRF)": (
+        198,
+        199,
+        200,
+        201,
+    ),
+    "Errors, logs, robustness under fuzz": (
+        203,
+        204,
+        206,
+        207,
+    ),
+    "Notebook sessions: reports and store": (
+        208,
+        209,
+        210,
+        212,
+        213,
+        215,
+        216,
+        217,
+        218,
+        219,
+        221,
+        222,
+        224,
+        225,
+    ),
+    "Lifecycle and operations": (
+        226,
+        227,
+        228,
+        230,
+        231,
+        233,
+        234,
+        235,
+    ),
+    "Added after review": (
+        236,
+        237,
+        238,
+        239,
+        240,
+        241,
+        242,
+        243,
+        244,
+        245,
+        246,
+    ),
+}
+
+LATER: Final[dict[int, str]] = {
+    111: "admin listener",
+    **dict.fromkeys((137, 170, 227), "live access"),
+    **dict.fromkeys((212, 213, 216, 219, 225), "notebook sessions"),
+    235: "several workers",
+}
+"""Cases of what is not built yet."""
+
+_NUMBERS: Final = re.compile(r"tests/(?:wire|process)/[^:]*::(?:\w+::)*test_((?:\d+_)+)")
+
+
+def numbers(node_id: str) -> Iterator[int]:
+    """Give the numbers of the cases that a test covers."""
+    found = _NUMBERS.match(node_id)
+    if found is not None:
+        yield from map(int, found[1].strip("_").split("_"))
+
+
+class Cases:
+    """Collects what became of each case, and prints the table."""
+
+    def __init__(self) -> None:
+        self._passed: defaultdict[int, int] = defaultdict(int)
+        self._failed: defaultdict[int, list[str]] = defaultdict(list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note one phase of one test."""
+        for number in numbers(report.nodeid):
+            if report.failed:
+                self._failed[number].append(report.nodeid)
+            elif report.when == "call" and report.passed:
+                self._passed[number] += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table."""
+        terminalreporter.section("cases")
+        counts: defaultdict[str, int] = defaultdict(int)
+        for topic, cases in TOPICS.items():
+            states = {number: self._state(number) for number in cases}
+            for state in states.values():
+                counts[state] += 1
+            words = (f"{number} {state}" for number, state in states.items() if state != "passed")
+            passed = sum(state == "passed" for state in states.values())
+            terminalreporter.line(
+                f"{topic}: {passed} of {len(cases)} passed" + "".join(f"; {w}" for w in words)
+            )
+        terminalreporter.line(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail unless every case that can be covered is, and passes."""
+        states = {self._state(number) for cases in TOPICS.values() for number in cases}
+        if states - {"passed", "later"} and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _state(self, number: int) -> str:
+        if self._failed[number]:
+            return "failed"
+        if self._passed[number]:
+            return "passed"
+        return "later" if number in LATER else "not covered"
