@@ -14,9 +14,9 @@ from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.downstream import LINGER_S, Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.upstream import Pool
 
 _HEADER_S, _IDLE_S = 10.0, 75.0
 _SETTINGS = WorkerSettings(

@@ -31,9 +31,10 @@ from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Fields, Request, request_head
+from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.upstream import Address, Pool, Upstream
+from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 JUPYTER: Final = Route(match=r"^/jupyter/(\d+).*", type="jupyter", name="Jupyter", remote_port=8888, ws=True)
 FILES: Final = Route(

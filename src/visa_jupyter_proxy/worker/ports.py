@@ -1,9 +1,13 @@
-"""What an exchange needs of the two connections, and no more: so it can be tested with bytes alone."""
+"""What parts need of those above them, and no more.
+
+An exchange needs two connections, so it can be tested with bytes alone; the connection to an instance
+needs the pool that has opened it.
+"""
 
 from enum import IntFlag
 from typing import Protocol
 
-from visa_jupyter_proxy.worker.sockets import Transport
+from visa_jupyter_proxy.worker.sockets import Timed, Transport
 
 
 class Hold(IntFlag):
@@ -64,3 +68,21 @@ class UpstreamPort(Protocol):
 
     def detach(self, *, reusable: bool) -> None:
         """Leave the exchange, which is over: keep the connection for another, or abort it."""
+
+
+class PoolPort[Upstream](Protocol):
+    """What an instance's connection needs of the pool it comes from."""
+
+    connections: set[Timed]
+    """Every open connection, for the worker's tick."""
+    response_timeout_s: float
+    """From the end of a request to the head of its response."""
+
+    def now(self) -> float:
+        """Return the loop's clock."""
+
+    def keep(self, upstream: Upstream) -> None:
+        """Take back a connection on which a response has just ended."""
+
+    def drop(self, upstream: Upstream) -> None:
+        """Forget a connection that is over."""

@@ -30,10 +30,11 @@ from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request, request_head, response_head
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.pages import error_page
+from visa_jupyter_proxy.worker.pool import Pool, tls_context
 from visa_jupyter_proxy.worker.records import log_exchange, log_refusal
 from visa_jupyter_proxy.worker.sites import Sites
 from visa_jupyter_proxy.worker.tunnel import Tunnel
-from visa_jupyter_proxy.worker.upstream import Address, Pool, Upstream, tls_context
+from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 
 class Proxy:

@@ -1,30 +1,19 @@
-"""The connection to an instance, and the pool that keeps idle ones.
-
-Foreign exceptions of connecting are translated here. The pool decides synchronously; only `connect`
-suspends, and only when there is no idle connection.
-"""
+"""The connection to an instance: idle in the pool, or in the service of one exchange."""
 
 import asyncio
 import math
 import ssl
-from collections.abc import Callable
 from typing import Final, NamedTuple, cast, override
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
-from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.framing import ResponseReader
 from visa_jupyter_proxy.worker.http1 import Fields, Response
-from visa_jupyter_proxy.worker.sockets import Timed, reset, unread
+from visa_jupyter_proxy.worker.ports import PoolPort
+from visa_jupyter_proxy.worker.sockets import reset, unread
 
-IDLE_S: Final = 60.0
-"""nginx's keepalive_timeout for upstreams."""
-
-MOST_IDLE: Final = 32
-"""Idle connections kept for each service of each instance: a browser opens 6, JupyterLab has few tabs."""
-
-FRESH_S: Final = 1.0
-"""A connection used so recently has hardly been closed by the instance (case 191)."""
+_CLAIM_S: Final = 1.0
+"""How long a new connection may wait for the exchange it was opened for, which may be gone by now."""
 
 
 class Address(NamedTuple):
@@ -38,7 +27,7 @@ class Address(NamedTuple):
 class Upstream(asyncio.Protocol):
     """One connection to an instance: idle in the pool, or in the service of one exchange."""
 
-    def __init__(self, pool: "Pool", address: Address) -> None:
+    def __init__(self, pool: PoolPort["Upstream"], address: Address) -> None:
         self.address = address
         self.transport: asyncio.Transport | None = None
         self.reused = False
@@ -98,8 +87,7 @@ class Upstream(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop derives its own from nothing
-        # Whoever asked for it may be gone by now; `attach` lifts this.
-        self.deadline = self._pool.now() + FRESH_S
+        self.deadline = self._pool.now() + _CLAIM_S
         self._pool.connections.add(self)
 
     @override
@@ -220,95 +208,3 @@ class Upstream(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.upstream_lost(error, self._pool.now())
-
-
-class Pool:
-    """Idle connections by address, the most recently used first."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connections: set[Timed],
-        *,
-        connect_timeout_s: float,
-        response_timeout_s: float,
-    ) -> None:
-        self.connections = connections
-        """Every open connection, for the worker's tick."""
-        self.now: Callable[[], float] = loop.time
-        self.response_timeout_s = response_timeout_s
-        self._loop = loop
-        self._connect_timeout_s = connect_timeout_s
-        self._idle: dict[Address, list[Upstream]] = {}
-        self._closed = False
-
-    def idle(self, address: Address, *, repeatable: bool) -> Upstream | None:
-        """Take an idle connection; for a request that cannot be sent twice only one of the last second."""
-        idle = self._idle.get(address)
-        while idle:
-            upstream = idle.pop()
-            if not upstream.is_usable:
-                continue
-            if not repeatable and self.now() - upstream.used_at > FRESH_S:
-                idle.append(upstream)
-                return None
-            upstream.reused = True
-            return upstream
-        return None
-
-    async def connect(self, address: Address) -> Upstream:
-        """Open a connection. Raises `InstanceUnreachable` and `InstanceTimeout`."""
-        try:
-            # A new connection is rare enough for a timer of its own.
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, upstream = await self._loop.create_connection(
-                    lambda: Upstream(self, address),
-                    address.host,
-                    address.port,
-                    ssl=address.tls,
-                    server_hostname=address.host if address.tls is not None else None,
-                )
-        except TimeoutError:
-            raise InstanceTimeout("no connection in time") from None
-        except ssl.SSLCertVerificationError:
-            raise InstanceInvalid("certificate not verified") from None
-        except OSError as error:
-            raise InstanceUnreachable(type(error).__name__) from None
-        return upstream
-
-    def keep(self, upstream: Upstream) -> None:
-        """Take back a connection on which a response has just ended."""
-        idle = self._idle.setdefault(upstream.address, [])
-        if self._closed or len(idle) >= MOST_IDLE:
-            upstream.abort()
-            return
-        upstream.used_at = self.now()
-        upstream.deadline = upstream.used_at + IDLE_S
-        idle.append(upstream)
-
-    def drop(self, upstream: Upstream) -> None:
-        """Forget a connection that is over."""
-        self.connections.discard(upstream)
-        idle = self._idle.get(upstream.address)
-        if idle is not None:
-            if upstream in idle:
-                idle.remove(upstream)
-            if not idle:
-                del self._idle[upstream.address]
-
-    def close(self) -> None:
-        """Close all idle connections, and keep none from here on."""
-        self._closed = True
-        for upstream in [one for idle in self._idle.values() for one in idle]:
-            upstream.abort()
-
-
-def tls_context(route: Route) -> ssl.SSLContext | None:
-    """Make the TLS context of a route with `remoteScheme: https`; it verifies unless told otherwise."""
-    if route.remote_scheme != "https":
-        return None
-    context = ssl.create_default_context(cafile=route.remote_ca)
-    if not route.remote_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -1,0 +1,116 @@
+"""Connections to instances: idle ones are kept, new ones are opened.
+
+Foreign exceptions of connecting are translated here. The pool decides synchronously; only `connect`
+suspends, and only when there is no idle connection.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable
+from visa_jupyter_proxy.routes import Route
+from visa_jupyter_proxy.worker.sockets import Timed
+from visa_jupyter_proxy.worker.upstream import Address, Upstream
+
+IDLE_S: Final = 60.0
+"""nginx's keepalive_timeout for upstreams."""
+
+MOST_IDLE: Final = 32
+"""Idle connections kept for each service of each instance: a browser opens 6, JupyterLab has few tabs."""
+
+FRESH_S: Final = 1.0
+"""A connection used so recently has hardly been closed by the instance (case 191)."""
+
+
+class Pool:
+    """Idle connections by address, the most recently used first."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connections: set[Timed],
+        *,
+        connect_timeout_s: float,
+        response_timeout_s: float,
+    ) -> None:
+        self.connections = connections
+        """Every open connection, for the worker's tick."""
+        self.now: Callable[[], float] = loop.time
+        self.response_timeout_s = response_timeout_s
+        self._loop = loop
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: dict[Address, list[Upstream]] = {}
+        self._closed = False
+
+    def idle(self, address: Address, *, repeatable: bool) -> Upstream | None:
+        """Take an idle connection; for a request that cannot be sent twice only one of the last second."""
+        idle = self._idle.get(address)
+        while idle:
+            upstream = idle.pop()
+            if not upstream.is_usable:
+                continue
+            if not repeatable and self.now() - upstream.used_at > FRESH_S:
+                idle.append(upstream)
+                return None
+            upstream.reused = True
+            return upstream
+        return None
+
+    async def connect(self, address: Address) -> Upstream:
+        """Open a connection. Raises `InstanceUnreachable` and `InstanceTimeout`."""
+        try:
+            # A new connection is rare enough for a timer of its own.
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, upstream = await self._loop.create_connection(
+                    lambda: Upstream(self, address),
+                    address.host,
+                    address.port,
+                    ssl=address.tls,
+                    server_hostname=address.host if address.tls is not None else None,
+                )
+        except TimeoutError:
+            raise InstanceTimeout("no connection in time") from None
+        except ssl.SSLCertVerificationError:
+            raise InstanceInvalid("certificate not verified") from None
+        except OSError as error:
+            raise InstanceUnreachable(type(error).__name__) from None
+        return upstream
+
+    def keep(self, upstream: Upstream) -> None:
+        """Take back a connection on which a response has just ended."""
+        idle = self._idle.setdefault(upstream.address, [])
+        if self._closed or len(idle) >= MOST_IDLE:
+            upstream.abort()
+            return
+        upstream.used_at = self.now()
+        upstream.deadline = upstream.used_at + IDLE_S
+        idle.append(upstream)
+
+    def drop(self, upstream: Upstream) -> None:
+        """Forget a connection that is over."""
+        self.connections.discard(upstream)
+        idle = self._idle.get(upstream.address)
+        if idle is not None:
+            if upstream in idle:
+                idle.remove(upstream)
+            if not idle:
+                del self._idle[upstream.address]
+
+    def close(self) -> None:
+        """Close all idle connections, and keep none from here on."""
+        self._closed = True
+        for upstream in [one for idle in self._idle.values() for one in idle]:
+            upstream.abort()
+
+
+def tls_context(route: Route) -> ssl.SSLContext | None:
+    """Make the TLS context of a route with `remoteScheme: https`; it verifies unless told otherwise."""
+    if route.remote_scheme != "https":
+        return None
+    context = ssl.create_default_context(cafile=route.remote_ca)
+    if not route.remote_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
