@@ -5,7 +5,8 @@ From the bottom up; each imports only what stands above it here:
 - vocabulary: `http1` (heads), `bodies`, `framing` (messages out of a stream), `credentials`, `forwarded`
   (who the client is), `grant`, `sites`, `kernels`, `fields` (what goes on), `pages`, `sockets`, `ports`;
 - machines: `exchange` (one request and its response), `tunnel` (two connections tied together);
-- edges: `upstream` (an instance's connection), `pool` (idle ones), `authorization` (grants), `records` (the log);
+- edges: `upstream` (an instance's connection), `pool` (of those),
+  `authorization` (grants), `records` (the log);
 - `proxy`: the straight line that every request takes;
 - `downstream`: a client's connection, which starts that line;
 - `worker`: all of it tied together, from the first message of control to the last connection.
