@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -45,6 +45,36 @@ class Wire:
             return client.ask(data)
 
 
+def production(port: int) -> list[dict[str, Any]]:
+    """Give the routes of production, all to one port."""
+    return [
+        {
+            "match": r"^/jupyter/(\d+).*",
+            "type": "jupyter",
+            "name": "Jupyter",
+            "remotePort": port,
+            "ws": True,
+        },
+        {
+            "match": r"^/visafs/(\d+).*",
+            "type": "service",
+            "name": "Visa Files",
+            "remotePort": port,
+            "ws": False,
+            "pathRewrite": {r"^/visafs/\d+/": "/"},
+            "setHeaders": {"x-auth-token": "{computeId}"},
+        },
+        {
+            "match": r"^/ws/print/(\d+).*",
+            "type": "service",
+            "name": "Visa Printing",
+            "remotePort": port,
+            "ws": True,
+            "pathRewrite": {r"^/ws/print/\d+/": "/socket.io/"},
+        },
+    ]
+
+
 @pytest.fixture(scope="session")
 def api() -> Iterator[VisaApiServer]:
     """Run a scripted VISA API."""
@@ -65,33 +95,7 @@ def proxy(
 ) -> Iterator[RunningProxy]:
     """Run the proxy with its default settings, and the routes of production on one port."""
     directory: Path = tmp_path_factory.mktemp("proxy")
-    routes = [
-        {
-            "match": r"^/jupyter/(\d+).*",
-            "type": "jupyter",
-            "name": "Jupyter",
-            "remotePort": instance_port,
-            "ws": True,
-        },
-        {
-            "match": r"^/visafs/(\d+).*",
-            "type": "service",
-            "name": "Visa Files",
-            "remotePort": instance_port,
-            "ws": False,
-            "pathRewrite": {r"^/visafs/\d+/": "/"},
-            "setHeaders": {"x-auth-token": "{computeId}"},
-        },
-        {
-            "match": r"^/ws/print/(\d+).*",
-            "type": "service",
-            "name": "Visa Printing",
-            "remotePort": instance_port,
-            "ws": True,
-            "pathRewrite": {r"^/ws/print/\d+/": "/socket.io/"},
-        },
-    ]
-    with running_proxy(directory, api_url=api.url, routes=routes) as running:
+    with running_proxy(directory, api_url=api.url, routes=production(instance_port)) as running:
         yield running
 
 
