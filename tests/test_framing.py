@@ -17,12 +17,11 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.framing import (
-    LARGEST_REQUEST_HEAD,
     LARGEST_RESPONSE_HEAD,
     RequestReader,
     ResponseReader,
 )
-from visa_jupyter_proxy.worker.http1 import Fields, Request, Response
+from visa_jupyter_proxy.worker.http1 import DEFAULT_LIMITS, Fields, Request, Response
 
 type Story = tuple[tuple[object, ...], ...]
 """What a sink was told, the pieces of a body joined."""
@@ -209,7 +208,7 @@ class TestCutAnywhere:
         """The limit is that of the head, wherever the reads end."""
         fields = b"X: %b\r\n" * 8
         empty = _HEAD + fields % ((b"",) * 8)
-        fill = LARGEST_REQUEST_HEAD + surplus - len(empty) + 2
+        fill = DEFAULT_LIMITS.head_bytes + surplus - len(empty) + 2
         data = _HEAD + fields % (b"a" * fill, *(b"",) * 7) + b"\r\n"
         for place in range(len(data) - 6, len(data) + 1):
             _same(_read_requests, data, [data[:place], data[place:]])
@@ -347,9 +346,9 @@ class TestRequestReader:
     @pytest.mark.parametrize(
         ("head", "error"),
         [
-            (b"GET /" + b"a" * LARGEST_REQUEST_HEAD, TargetTooLong),
+            (b"GET /" + b"a" * DEFAULT_LIMITS.head_bytes, TargetTooLong),
             (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: v\r\n\r\n", TargetTooLong),
-            (b"GET / HTTP/1.1\r\nX: " + b"a" * LARGEST_REQUEST_HEAD, HeadTooLarge),
+            (b"GET / HTTP/1.1\r\nX: " + b"a" * DEFAULT_LIMITS.head_bytes, HeadTooLarge),
             (b"GET / HTTP/1.1\r\nHost: v\r\nX: " + b"a" * 65536 + b"\r\n\r\n", HeadTooLarge),
             (b"GET / HTTP/1.1\r\nHost: v\r\n" + b"X: a\r\n" * 1000 + b"\r\n", HeadTooLarge),
         ],

@@ -37,6 +37,19 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     response_timeout_s: float
     idle_timeout_s: float
     header_timeout_s: float
+    request_line_bytes: int = 8192
+    head_bytes: int = 32 * 1024
+    head_fields: int = 100
+    body_timeout_s: float = 60.0
+    write_timeout_s: float = 60.0
+    tunnel_idle_timeout_s: float = 0.0
+    """0 is none."""
+    tcp_keepalive_s: int = 60
+    """0 is none."""
+    max_connections: int = 0
+    """0 is what the descriptors allow."""
+    max_connections_per_address: int = 0
+    """0 is any number."""
     drain_s: float
     log_level: str
     log_timezone: str | None

@@ -84,6 +84,7 @@ class _Reading:
             "remoteCa": ("remote_ca", self._ca),
             "remoteVerify": ("remote_verify", values.flag),
             "setHeaders": ("set_headers", self._headers),
+            "maxBodyBytes": ("max_body_bytes", values.size),
             "stripCredentials": ("strip_credentials", values.flag),
         }
 

@@ -48,5 +48,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     remote_verify: bool = True
     set_headers: tuple[tuple[str, str], ...] = ()
     """Field name and value for the instance; they replace the client's. `{name}`: see `PLACEHOLDERS`."""
+    max_body_bytes: int | None = None
+    """Largest request body; None is any."""
     strip_credentials: bool = True
     """Whether the access token is taken out of what the instance gets."""

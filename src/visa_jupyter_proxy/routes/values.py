@@ -36,6 +36,8 @@ _OURS: Final = frozenset(
 )
 """Fields that the proxy writes itself, or takes the token out of."""
 
+_LARGEST_SIZE: Final = 2**62
+
 
 class BadValueError(Exception):
     """A value that cannot be used; the text says what it is and what to write."""
@@ -54,6 +56,13 @@ def name(_where: str, given: object) -> str:
     if not name.strip() or not name.isprintable():
         raise BadValueError("is empty or has control characters: write a name, it stands in logs")
     return name
+
+
+def size(_where: str, given: object) -> int:
+    """Check a number of bytes."""
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= _LARGEST_SIZE:
+        raise BadValueError(f"is {kind(given)}: write a whole number of bytes, 0 or more")
+    return given
 
 
 def port(_where: str, given: object) -> int:

@@ -100,6 +100,33 @@ class Settings(BaseSettings):
     header_timeout_s: Timeout = _setting(
         "10", "Seconds for a whole request head; nginx has 60, HAProxy's documentation advises 10."
     )
+    request_line_bytes: Annotated[int, parsing.whole_number(256, 65536)] = _setting(
+        "8192", "Longest request line that is read; nginx's `large_client_header_buffers` too."
+    )
+    head_bytes: Annotated[int, parsing.whole_number(1024, 1048576)] = _setting(
+        "32768", "Largest request head that is read, as nginx's four buffers of 8 KiB."
+    )
+    head_fields: Annotated[int, parsing.whole_number(10, 10000)] = _setting(
+        "100", "Most fields in a request head; Apache's `LimitRequestFields` too, HAProxy allows 101."
+    )
+    body_timeout_s: Timeout = _setting(
+        "60", "Seconds without any byte of a request body; nginx's `client_body_timeout` too."
+    )
+    write_timeout_s: Timeout = _setting(
+        "60", "Seconds in which a client takes no byte of its response; nginx's `send_timeout` too."
+    )
+    tunnel_idle_timeout_s: Duration = _setting(
+        "0", "Seconds without any byte on a WebSocket until it is closed; 0 is never: an open tab is idle."
+    )
+    tcp_keepalive_s: Annotated[int, parsing.whole_number(0, 32767)] = _setting(
+        "60", "Seconds of silence until TCP looks whether a WebSocket's peer is there; 0 is never."
+    )
+    max_connections: Annotated[int, parsing.whole_number(0, 1000000)] = _setting(
+        "0", "Most client connections at a time; the others wait. 0 is what the file descriptors allow."
+    )
+    max_connections_per_address: Annotated[int, parsing.whole_number(0, 1000000)] = _setting(
+        "0", "Most connections of one address; 0 is any number: a front proxy is one address."
+    )
     drain_s: Duration = _setting(
         "8", "Seconds for what is running to end after SIGTERM; Docker kills after 10."
     )
@@ -145,6 +172,15 @@ class Settings(BaseSettings):
             response_timeout_s=self.response_timeout_s,
             idle_timeout_s=self.idle_timeout_s,
             header_timeout_s=self.header_timeout_s,
+            request_line_bytes=self.request_line_bytes,
+            head_bytes=self.head_bytes,
+            head_fields=self.head_fields,
+            body_timeout_s=self.body_timeout_s,
+            write_timeout_s=self.write_timeout_s,
+            tunnel_idle_timeout_s=self.tunnel_idle_timeout_s,
+            tcp_keepalive_s=self.tcp_keepalive_s,
+            max_connections=self.max_connections,
+            max_connections_per_address=self.max_connections_per_address,
             drain_s=self.drain_s,
             log_level=self.log_level,
             log_timezone=self.log_timezone,

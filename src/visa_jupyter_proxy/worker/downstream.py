@@ -27,9 +27,6 @@ from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, peer_address, reset
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
-BODY_TIMEOUT_S: Final = 60.0
-"""Without any byte of a body that is being read: nginx's client_body_timeout."""
-
 LINGER_S: Final = 30.0
 """How long we take in what a client still sends after our last word, so that it can read that word
 (RFC 9112 9.6): nginx's lingering_time. Also what a client that has sent FIN may wait (case 60)."""
@@ -47,7 +44,7 @@ class Downstream(asyncio.Protocol):
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._peer = ""
-        self._reader = RequestReader(self)
+        self._reader = RequestReader(self, proxy.head_limits)
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._holds = Hold(0)
@@ -127,7 +124,7 @@ class Downstream(asyncio.Protocol):
         """Begin an exchange; with a cached grant and an idle connection it is on its way at once."""
         now = self._proxy.now()
         self._in_head = False
-        self.deadline = now + BODY_TIMEOUT_S if request.has_body else math.inf
+        self.deadline = now + self._proxy.settings.body_timeout_s if request.has_body else math.inf
         client = self._proxy.client(self._peer, request)
         exchange = Exchange(request, self, client, self._proxy.request_id(client), now)
         exchange.draining = self._draining
@@ -137,7 +134,7 @@ class Downstream(asyncio.Protocol):
     def body_received(self, payload: bytes) -> None:
         """Pass a piece of the body on."""
         if self._exchange is not None:
-            self.deadline = self._proxy.now() + BODY_TIMEOUT_S
+            self.deadline = self._proxy.now() + self._proxy.settings.body_timeout_s
             self._exchange.request_body_received(payload)
 
     def request_ended(self, trailers: Fields) -> None:
@@ -174,7 +171,7 @@ class Downstream(asyncio.Protocol):
         if not self._holds and self._transport is not None:
             self._transport.resume_reading()
         if self.deadline != math.inf:
-            self.deadline = self._proxy.now() + BODY_TIMEOUT_S
+            self.deadline = self._proxy.now() + self._proxy.settings.body_timeout_s
 
     def date(self) -> bytes:
         """Return the time as HTTP writes it."""
@@ -233,7 +230,9 @@ class Downstream(asyncio.Protocol):
         elif self._holds & Hold.UPSTREAM_FULL:
             exchange.upstream_lost(InstanceTimeout("it takes no more of the body"), now)
         elif self._holds:
-            self.deadline = now + BODY_TIMEOUT_S  # held by us: authorising and connecting have limits
+            self.deadline = (
+                now + self._proxy.settings.body_timeout_s
+            )  # held by us: authorising and connecting have limits
         else:
             exchange.fail(RequestTimeout("no more of the body in time"), now)
 

@@ -12,7 +12,13 @@ upstream connection is held, and the client is paused meanwhile.
 from enum import IntEnum
 from typing import Final
 
-from visa_jupyter_proxy.errors import ClientGone, InstanceInvalid, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.errors import (
+    ClientGone,
+    ContentTooLarge,
+    InstanceInvalid,
+    InstanceUnreachable,
+    ProxyError,
+)
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.fields import response_fields, trailer_fields
@@ -142,6 +148,9 @@ class Exchange:
         if self.phase is Phase.END:
             return
         self.bytes_up += len(payload)
+        most = self.match.route.max_body_bytes if self.match is not None else None
+        if most is not None and self.bytes_up > most:
+            raise ContentTooLarge("more than maxBodyBytes")
         if self._upstream is None:
             self._held.append(payload)
             self._downstream.hold(Hold.NOT_CONNECTED)

@@ -11,10 +11,15 @@ from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, TargetTooLong
 from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
-from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, parse_request, parse_response
-
-LARGEST_REQUEST_HEAD: Final = 32 * 1024
-"""nginx reads 4 buffers of 8 KiB."""
+from visa_jupyter_proxy.worker.http1 import (
+    DEFAULT_LIMITS,
+    Fields,
+    HeadLimits,
+    Request,
+    Response,
+    parse_request,
+    parse_response,
+)
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 """HAProxy reads 16 KiB, nginx 4 or 8 KiB, Node's client 16 KiB; policies in JupyterLab fields are long."""
@@ -86,11 +91,12 @@ class RequestSink(Protocol):
 class RequestReader:
     """Reads requests from what a client sends."""
 
-    __slots__ = ("_body", "_head", "_sink", "ended", "leftover")
+    __slots__ = ("_body", "_head", "_limits", "_sink", "ended", "leftover")
 
-    def __init__(self, sink: RequestSink) -> None:
+    def __init__(self, sink: RequestSink, limits: HeadLimits = DEFAULT_LIMITS) -> None:
         self._sink = sink
-        self._head = _HeadBuffer(LARGEST_REQUEST_HEAD, _NEVER_IN_A_REQUEST)
+        self._limits = limits
+        self._head = _HeadBuffer(limits.head_bytes, _NEVER_IN_A_REQUEST)
         self._body: Body | None = None
         self.ended = False
         """Whether a message has been read to its end, and `proceed` is due."""
@@ -128,7 +134,7 @@ class RequestReader:
         if taken is None:
             return
         head, rest = taken
-        request = parse_request(head)
+        request = parse_request(head, self._limits)
         if request.chunked:
             self._body = ChunkedBody(BadRequest)
         elif request.length:

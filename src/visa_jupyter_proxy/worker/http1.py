@@ -16,7 +16,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import httptools
 
@@ -35,11 +35,19 @@ from visa_jupyter_proxy.errors import (
 
 type Fields = list[tuple[bytes, bytes]]
 
-MOST_FIELDS: Final = 100
-"""Apache's LimitRequestFields; HAProxy allows 101."""
 
-LONGEST_REQUEST_LINE: Final = 8 * 1024
-"""nginx's large_client_header_buffers."""
+class HeadLimits(NamedTuple):
+    """How large a head may be."""
+
+    line_bytes: int = 8 * 1024
+    """Request line: nginx's large_client_header_buffers."""
+    head_bytes: int = 32 * 1024
+    """All of it: nginx reads four such buffers."""
+    fields: int = 100
+    """Apache's LimitRequestFields; HAProxy allows 101."""
+
+
+DEFAULT_LIMITS: Final = HeadLimits()
 
 LONGEST_METHOD: Final = 32
 """The longest registered method (UPDATEREDIRECTREF) has 17 letters."""
@@ -179,7 +187,7 @@ class _Fields:
         self.fields.append((name, value))
 
 
-def parse_request(head: bytes) -> Request:
+def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
     """Parse a complete head, the empty line included.
 
     Raises `BadRequest` and its more exact siblings of `errors`; nothing else.
@@ -189,7 +197,7 @@ def parse_request(head: bytes) -> Request:
         raise _bad_request_line(head)
     request = Request()
     method, target, minor = line.groups()
-    if line.end() > LONGEST_REQUEST_LINE:
+    if line.end() > limits.line_bytes:
         raise TargetTooLong("request line too long")
     if len(method) > LONGEST_METHOD:
         raise NotImplementedHere("method too long")
@@ -198,7 +206,7 @@ def parse_request(head: bytes) -> Request:
     parser = httptools.HttpRequestParser(fields)
     _parse_fields(parser, b"GET / HTTP/1.1\r\n", head[line.end() :], BadRequest)
     request.method, request.minor = method, int(minor)
-    _take(request, fields, BadRequest)
+    _take(request, fields, BadRequest, limits.fields)
     _refuse_aliases(fields.fields)
     request.host = _host(request)
     request.target = _origin_form(target, request.host)
@@ -220,7 +228,7 @@ def parse_response(head: bytes) -> Response:
     _parse_fields(parser, b"HTTP/1.1 200 OK\r\n", head[line.end() :], InstanceInvalid)
     response.minor, response.status = int(minor), int(status)
     response.reason = _UNPRINTABLE.sub(b" ", reason or b"")
-    _take(response, fields, InstanceInvalid)
+    _take(response, fields, InstanceInvalid, DEFAULT_LIMITS.fields)
     return response
 
 
@@ -239,10 +247,10 @@ def _parse_fields(
         raise invalid(str(error)) from None
 
 
-def _take(head: _Head, fields: _Fields, invalid: type[ProxyError]) -> None:
+def _take(head: _Head, fields: _Fields, invalid: type[ProxyError], most_fields: int) -> None:
     """Fill in what the fields say of the message and of its connection."""
     special = head.special = fields.named
-    if len(fields.fields) + sum(map(len, special.values())) > MOST_FIELDS:
+    if len(fields.fields) + sum(map(len, special.values())) > most_fields:
         raise HeadTooLarge("too many fields") if invalid is BadRequest else invalid("too many fields")
     head.connection = frozenset(options(special.get(b"connection")))
     head.fields = _end_to_end(fields.fields, head.connection)

@@ -13,6 +13,7 @@ from email.utils import formatdate
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import (
+    ContentTooLarge,
     InstanceNotReady,
     InstanceTimeout,
     InstanceUnreachable,
@@ -27,7 +28,7 @@ from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_fields
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Request, request_head, response_head
+from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, response_head
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.pages import error_page
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
@@ -50,6 +51,7 @@ class Proxy:
     ) -> None:
         """`tell` sends a message to control, and never waits."""
         self.settings = settings
+        self.head_limits = HeadLimits(settings.request_line_bytes, settings.head_bytes, settings.head_fields)
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.date = b""
@@ -90,6 +92,8 @@ class Proxy:
         match = exchange.match = self._router.match(request.target, websocket=request.websocket)
         if request.websocket and match.route.ws:
             self._sites.check_origin(request, exchange.client)
+        if match.route.max_body_bytes is not None and (request.length or 0) > match.route.max_body_bytes:
+            raise ContentTooLarge("Content-Length above maxBodyBytes")
         token = access_token(request)
         exchange.enter(Phase.AUTHORIZE, self.now())
         grant = await self._authorization.grant(token, match.instance_id, exchange.client.address)
