@@ -63,12 +63,15 @@ class Reader:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.buffer = b""
+        self.was_reset = False
+        """Whether the end was a reset."""
 
     def more(self) -> bool:
         """Read once; False at the end. A reset is an end too."""
         try:
             data = self.sock.recv(65536)
         except ConnectionError:
+            self.was_reset = True
             return False
         self.buffer += data
         return bool(data)
