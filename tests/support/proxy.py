@@ -26,14 +26,15 @@ _PATIENCE_S: Final = 20.0
 class RunningProxy:
     """A proxy process in `directory`, where its log, its configuration and its journal are."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str], under: Sequence[str] = ()) -> None:
         self.directory = directory
         self.log = directory / "proxy.log"
         self._environment = environment
+        self._under = under
         self._seen = 0
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "visa_jupyter_proxy", "serve"],
+            self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and commands
+                [*under, sys.executable, "-m", "visa_jupyter_proxy", "serve"],
                 cwd=directory,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -98,7 +99,7 @@ class RunningProxy:
     def start_again(self) -> "RunningProxy":
         """Start a new process in the same directory, with the same environment."""
         self.log.rename(self.log.with_suffix(f".{self.pid}.log"))
-        again = RunningProxy(self.directory, self._environment)
+        again = RunningProxy(self.directory, self._environment, self._under)
         again.wait_until_it_listens()
         return again
 
@@ -120,11 +121,19 @@ def environment(directory: Path, api_url: str, settings: Mapping[str, str]) -> d
 
 @contextmanager
 def running_proxy(
-    directory: Path, *, api_url: str, routes: Sequence[Mapping[str, Any]], **settings: str
+    directory: Path,
+    *,
+    api_url: str,
+    routes: Sequence[Mapping[str, Any]],
+    under: Sequence[str] = (),
+    **settings: str,
 ) -> Iterator[RunningProxy]:
-    """Run a proxy in `directory`; it is ended in any case, and must not have logged a traceback."""
+    """Run a proxy in `directory`; it is ended in any case, and must not have logged a traceback.
+
+    `under` is a command that runs it, such as `prlimit --nofile=256`.
+    """
     (directory / "proxy.conf.json").write_text(json.dumps(routes))
-    proxy = RunningProxy(directory, environment(directory, api_url, settings))
+    proxy = RunningProxy(directory, environment(directory, api_url, settings), under)
     try:
         proxy.wait_until_it_listens()
         yield proxy
