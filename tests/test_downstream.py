@@ -11,9 +11,11 @@ import pytest
 from support.conversation import JUPYTER, Wire
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.downstream import LINGER_S, Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed
@@ -49,12 +51,22 @@ class Client:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.connections: set[Timed] = set()
+        self.hangups = Hangups(loop)
         self.api = VisaApi(_SETTINGS.api_url, ca_file=None, timeout_s=10)
-        pool = Pool(loop, self.connections, connect_timeout_s=5, response_timeout_s=300)
+        pool = Pool(loop, self.connections, self.hangups, connect_timeout_s=5, response_timeout_s=300)
         authorization = Authorization(
             self.api, InstanceNetworks(None), reuse_s=60, patience_s=10, now=lambda: self.now
         )
-        self.proxy = Proxy(_SETTINGS, [JUPYTER], authorization, pool, lambda _: None)
+        admission = Admission(100, 0, pause=lambda: None, resume=lambda: None)
+        self.proxy = Proxy(
+            _SETTINGS,
+            [JUPYTER],
+            authorization=authorization,
+            pool=pool,
+            hangups=self.hangups,
+            admission=admission,
+            tell=lambda _: None,
+        )
         self.proxy.now = lambda: self.now
         self.now = 1000.0
         self.wire = Wire()
@@ -89,6 +101,7 @@ def _run(test: Callable[[Client], None], then: Callable[[Client], None] | None =
                 then(client)
         finally:
             await client.api.close()
+            client.hangups.close()
 
     asyncio.run(run())
 

@@ -376,7 +376,7 @@ class TestDerived:
             "idle_timeout_s": 5.0,
             "header_timeout_s": 6.0,
             "request_line_bytes": 1001,
-            "head_bytes": 1002,
+            "head_bytes": 2002,
             "head_fields": 1003,
             "body_timeout_s": 8.0,
             "write_timeout_s": 9.0,

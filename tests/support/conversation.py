@@ -30,6 +30,7 @@ from visa_jupyter_proxy.worker.fields import request_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.grant import Grant
+from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import Fields, Request, request_head
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.ports import Hold
@@ -138,8 +139,13 @@ class Conversation:
         self.grant = grant
         self.connections: set[Timed] = set()
         self.loop = asyncio.new_event_loop()  # never runs: only its clock is asked, and that is replaced
+        self.hangups = Hangups(self.loop)
         self.pool = Pool(
-            self.loop, self.connections, connect_timeout_s=5, response_timeout_s=_RESPONSE_TIMEOUT_S
+            self.loop,
+            self.connections,
+            self.hangups,
+            connect_timeout_s=5,
+            response_timeout_s=_RESPONSE_TIMEOUT_S,
         )
         self.pool.now = lambda: self.now
         self.refused: ProxyError | None = None
@@ -395,6 +401,7 @@ def conversation(*routes: Route, grant: Grant | None = None) -> Iterator[Convers
         assert bytes(talk._to_client) == b"", "the client was told more"
         assert talk.wire is None or bytes(talk.wire.sent) == b"", "the instance was told more"
     finally:
+        talk.hangups.close()
         talk.loop.close()
 
 

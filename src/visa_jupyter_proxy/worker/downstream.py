@@ -16,15 +16,17 @@ The methods are sorted by who calls them: the loop, the reader, the exchange, th
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import InstanceTimeout, ProxyError, RequestTimeout
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.framing import RequestReader
+from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
 from visa_jupyter_proxy.worker.http1 import Fields, Request
 from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.proxy import Proxy
-from visa_jupyter_proxy.worker.sockets import Timed, peer_address, reset
+from visa_jupyter_proxy.worker.sockets import Timed, keep_alive, peer_address, reset
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
 LINGER_S: Final = 30.0
@@ -57,6 +59,9 @@ class Downstream(asyncio.Protocol):
         """Our last word is said: what comes is dropped."""
         self._half_closed = False
         """The client will send no more."""
+        self._watched = NOT_WATCHED
+        self._unsent = 0
+        """What was written and not yet taken, when `_expect_progress` looked."""
 
     # --- called by the loop ----------------------------------------------------------------
 
@@ -66,6 +71,8 @@ class Downstream(asyncio.Protocol):
         self._peer = peer_address(transport)
         self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
         self._connections.add(self)
+        if not self._proxy.admission.enter(self._peer):
+            self._reset()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -95,17 +102,21 @@ class Downstream(asyncio.Protocol):
             exchange.downstream_lost(self._proxy.now())
         else:
             self.deadline = self._proxy.now() + LINGER_S
+            self._watch()
         return True  # the transport closes when we say so
 
     @override
     def pause_writing(self) -> None:
         self._full = True
+        self._expect_progress()
         if self._exchange is not None:
             self._exchange.downstream_full()
 
     @override
     def resume_writing(self) -> None:
         self._full = False
+        if not self._lingering:
+            self.deadline = self._deadline_of_reading()
         if self._exchange is not None:
             self._exchange.downstream_drained()
         elif self._reader.ended:
@@ -114,6 +125,8 @@ class Downstream(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._proxy.hangups.forget(self._watched)
+        self._proxy.admission.leave(self._peer)
         self._connections.discard(self)
         if self._exchange is not None:
             self._exchange.downstream_lost(self._proxy.now())
@@ -162,6 +175,7 @@ class Downstream(asyncio.Protocol):
         self._holds |= reason
         if self._transport is not None:
             self._transport.pause_reading()
+            self._watch()
 
     def release(self, reason: Hold) -> None:
         """Take one reason back."""
@@ -185,12 +199,24 @@ class Downstream(asyncio.Protocol):
         """Leave both connections to a tunnel; this protocol has done its work."""
         downstream, self._transport = self._transport, None
         self._connections.discard(self)
+        self._proxy.hangups.forget(self._watched)
         if downstream is None or downstream.is_closing():
             reset(upstream)
+            self._proxy.admission.leave(self._peer)
             exchange.downstream_lost(self._proxy.now())
             return
         ended = self._proxy.tunnel_opened(exchange)
-        tunnel = Tunnel(downstream, upstream, self._connections, now=self._proxy.now, ended=ended)
+        settings = self._proxy.settings
+        keep_alive(upstream, settings.tcp_keepalive_s)
+        tunnel = Tunnel(
+            downstream,
+            upstream,
+            self._connections,
+            self._proxy.hangups,
+            idle_s=settings.tunnel_idle_timeout_s,
+            now=self._proxy.now,
+            ended=self._left_behind(ended),
+        )
         tunnel.start(self._reader.leftover, early)
         if self._draining:
             tunnel.drain()
@@ -219,7 +245,9 @@ class Downstream(asyncio.Protocol):
         """End a connection whose deadline is over."""
         exchange = self._exchange
         self.deadline = math.inf
-        if self._lingering:
+        if (self._full or self._lingering) and self._has_made_progress():
+            self._expect_progress()
+        elif self._lingering or self._full:
             self._reset()
         elif exchange is None and self._reader.is_between_messages:
             self._close()
@@ -253,6 +281,43 @@ class Downstream(asyncio.Protocol):
         if not task.done():
             self._task = task
 
+    def _expect_progress(self) -> None:
+        """Give the client time to take some of what is written."""
+        transport, now = self._transport, self._proxy.now()
+        self._unsent = transport.get_write_buffer_size() if transport is not None else 0
+        self.deadline = now + self._proxy.settings.write_timeout_s
+
+    def _has_made_progress(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() < self._unsent
+
+    def _deadline_of_reading(self) -> float:
+        """Return what holds when the client has taken enough of what was written."""
+        if self._exchange is None:
+            return self._proxy.now() + self._proxy.settings.idle_timeout_s
+        if self._half_closed:
+            return self._proxy.now() + LINGER_S
+        if self._exchange.request_is_complete:
+            return math.inf
+        return self._proxy.now() + self._proxy.settings.body_timeout_s
+
+    def _left_behind(self, ended: Callable[[Tunnel, ProxyError | None], None]) -> Callable[..., None]:
+        """Leave when the tunnel ends, which is the client's connection now."""
+
+        def leave(tunnel: Tunnel, error: ProxyError | None) -> None:
+            self._proxy.admission.leave(self._peer)
+            ended(tunnel, error)
+
+        return leave
+
+    def _watch(self) -> None:
+        """Be told of a reset although nobody reads."""
+        if self._watched == NOT_WATCHED and self._transport is not None:
+            self._watched = self._proxy.hangups.watch(self._transport, self._hung_up)
+
+    def _hung_up(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
     def _advance(self) -> None:
         """Read on behind requests that are answered. Raises `ProxyError` for what is no request."""
         # A client that takes no answers gets none to more requests: they would pile up here.
@@ -272,9 +337,10 @@ class Downstream(asyncio.Protocol):
     def _finish(self, *, may_send: bool) -> None:
         """Close after what is written; while the client may still send, take it in (RFC 9112 9.6)."""
         self._lingering = True
-        self.deadline = self._proxy.now() + LINGER_S
         if self._transport is None:
             return
+        self._unsent = self._transport.get_write_buffer_size()
+        self.deadline = self._proxy.now() + LINGER_S
         if may_send and not self._half_closed and self._transport.can_write_eof():
             self._transport.write_eof()
             self._holds = Hold(0)

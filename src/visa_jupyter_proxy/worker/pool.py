@@ -11,6 +11,7 @@ from typing import Final
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable
 from visa_jupyter_proxy.routes import Route
+from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
@@ -31,12 +32,14 @@ class Pool:
         self,
         loop: asyncio.AbstractEventLoop,
         connections: set[Timed],
+        hangups: Hangups,
         *,
         connect_timeout_s: float,
         response_timeout_s: float,
     ) -> None:
         self.connections = connections
         """Every open connection, for the worker's tick."""
+        self.hangups = hangups
         self.now: Callable[[], float] = loop.time
         self.response_timeout_s = response_timeout_s
         self._loop = loop

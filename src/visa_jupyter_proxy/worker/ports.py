@@ -7,6 +7,7 @@ needs the pool that has opened it.
 from enum import IntFlag
 from typing import Protocol
 
+from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed, Transport
 
 
@@ -75,6 +76,8 @@ class PoolPort[Upstream](Protocol):
 
     connections: set[Timed]
     """Every open connection, for the worker's tick."""
+    hangups: Hangups
+    """Reports resets while reading is paused."""
     response_timeout_s: float
     """From the end of a request to the head of its response."""
 

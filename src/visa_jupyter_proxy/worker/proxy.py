@@ -22,12 +22,14 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
+from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.credentials import access_token
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_fields
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.grant import Grant
+from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, response_head
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.pages import error_page
@@ -45,8 +47,11 @@ class Proxy:
         self,
         settings: WorkerSettings,
         routes: Sequence[Route],
+        *,
         authorization: Authorization,
         pool: Pool,
+        hangups: Hangups,
+        admission: Admission,
         tell: Callable[[TunnelOpened | TunnelEnded], None],
     ) -> None:
         """`tell` sends a message to control, and never waits."""
@@ -60,6 +65,8 @@ class Proxy:
         self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
         self._authorization = authorization
         self._pool = pool
+        self.hangups = hangups
+        self.admission = admission
         self._tls = {route.name: tls_context(route) for route in routes}
         self._tell = tell
         self._request_id_prefix = secrets.token_hex(5).encode()

@@ -13,6 +13,10 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 _READ_SIZE: Final = 64 * 1024
 
+_PROBE_EVERY_S: Final = 15
+_PROBES: Final = 4
+"""A peer that answers none of four probes in a minute is gone; Linux itself asks nine in 11 minutes."""
+
 type Transport = asyncio.Transport
 """For those who hand a connection on without touching it."""
 
@@ -36,6 +40,19 @@ def reset(transport: asyncio.Transport) -> None:
     if sock is not None and not transport.is_closing():
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
+
+
+def keep_alive(transport: asyncio.Transport | socket.socket, idle_s: int) -> None:
+    """Have TCP ask whether the peer is there after `idle_s` of silence (RFC 9293 3.8.4); 0 is never.
+
+    On a listening socket it holds for all that it accepts.
+    """
+    sock = transport if isinstance(transport, socket.socket) else transport.get_extra_info("socket")
+    if sock is not None and idle_s:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
 
 
 def unread(transport: asyncio.Transport) -> Iterator[bytes]:

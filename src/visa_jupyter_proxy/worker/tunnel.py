@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, override
 
 from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.worker.hangups import NOT_WATCHED, Hangups
 from visa_jupyter_proxy.worker.sockets import Timed, reset
 
 LINGER_S: Final = 30.0
@@ -27,6 +28,8 @@ class Side(asyncio.Protocol):
         self.ended = False
         """Whether this side will send no more."""
         self.lost = False
+        self.was_reset = False
+        self.watched = NOT_WATCHED
         self._tunnel = tunnel
 
     @override
@@ -49,7 +52,14 @@ class Side(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._tunnel.side_lost(self, exc)
+        self.was_reset = self.was_reset or exc is not None
+        self._tunnel.side_lost(self)
+
+    def hung_up(self) -> None:
+        """Know that the peer has reset while nobody was reading."""
+        if not self.lost:
+            self.was_reset = True
+            self.transport.abort()
 
     def finish(self) -> None:
         """Send what is queued, then the end."""
@@ -69,19 +79,26 @@ class Tunnel:
         downstream: asyncio.Transport,
         upstream: asyncio.Transport,
         connections: set[Timed],
+        hangups: Hangups,
         *,
+        idle_s: float,
         now: Callable[[], float],
         ended: Callable[["Tunnel", ProxyError | None], None],
     ) -> None:
         """Tie two connections; `ended` is called once, when both are gone, with why (None: cleanly).
 
-        The tunnel is in `connections`, for the worker's tick, from its start to its end.
+        Without a byte either way for `idle_s` (0 is never) it is closed. It is in `connections`, for
+        the worker's tick, from its start to its end.
         """
         self.down = Side(self, downstream)
         self.up = Side(self, upstream)
         self.down.peer, self.up.peer = self.up, self.down
-        self.deadline = math.inf
+        self.deadline = now() + idle_s if idle_s else math.inf
+        self._idle_s = idle_s
+        self._seen = 0
+        self._closing = False
         self._connections = connections
+        self._hangups = hangups
         self._now = now
         self._ended = ended
         self._error: ProxyError | None = None
@@ -91,6 +108,7 @@ class Tunnel:
         self._connections.add(self)
         for side, early in ((self.down, from_client), (self.up, from_instance)):
             side.transport.set_protocol(side)
+            side.watched = self._hangups.watch(side.transport, side.hung_up)
             if early:
                 side.data_received(early)
         for side in (self.down, self.up):
@@ -99,13 +117,20 @@ class Tunnel:
     def close(self, error: ProxyError | None, now: float) -> None:
         """End both sides after what is queued; at the deadline without it."""
         self._error = self._error or error
-        self.deadline = min(self.deadline, now + LINGER_S)
+        self._end_by(now + LINGER_S)
         for side in (self.down, self.up):
             if not side.lost:
                 side.transport.close()
 
-    def expired(self, now: float) -> None:  # noqa: ARG002 -- all that has a deadline looks alike
-        """End what has not ended by itself."""
+    def expired(self, now: float) -> None:
+        """End what has not ended by itself, and what has been idle for too long."""
+        received = self.down.received + self.up.received
+        if not self._closing and received != self._seen:
+            self._seen, self.deadline = received, now + self._idle_s
+            return
+        if not self._closing:
+            self.close(None, now)
+            return
         self.deadline = math.inf
         for side in (self.down, self.up):
             if not side.lost:
@@ -124,19 +149,24 @@ class Tunnel:
             # Both halves are closed, which closes no transport by itself.
             self.close(None, self._now())
         else:
-            self.deadline = self._now() + LINGER_S
+            self._end_by(self._now() + LINGER_S)
             side.peer.finish()
 
-    def side_lost(self, side: Side, exc: Exception | None) -> None:
+    def side_lost(self, side: Side) -> None:
         """End the other side in the same way; with the second one, all is over."""
         side.lost = True
-        if exc is not None and self._error is None:
+        self._hangups.forget(side.watched)
+        if side.was_reset and self._error is None:
             self._error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
         if side.peer.lost:
             self._connections.discard(self)
             self._ended(self, self._error)
-        elif exc is not None:
+        elif side.was_reset:
             reset(side.peer.transport)
         else:
-            self.deadline = min(self.deadline, self._now() + LINGER_S)
+            self._end_by(self._now() + LINGER_S)
             side.peer.transport.close()
+
+    def _end_by(self, deadline: float) -> None:
+        if not self._closing:
+            self._closing, self.deadline = True, deadline

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, cast, override
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.framing import ResponseReader
+from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
 from visa_jupyter_proxy.worker.http1 import Fields, Response
 from visa_jupyter_proxy.worker.ports import PoolPort
 from visa_jupyter_proxy.worker.sockets import reset, unread
@@ -37,6 +38,7 @@ class Upstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._reader: ResponseReader | None = None
         self._response: Response | None = None
+        self._watched = NOT_WATCHED
 
     @property
     def is_usable(self) -> bool:
@@ -61,6 +63,8 @@ class Upstream(asyncio.Protocol):
         """Stop reading: the client is full."""
         if self.transport is not None:
             self.transport.pause_reading()
+            if self._watched == NOT_WATCHED:
+                self._watched = self._pool.hangups.watch(self.transport, self._hung_up)
 
     def resume_reading(self) -> None:
         """Read on."""
@@ -127,6 +131,7 @@ class Upstream(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         transport, self.transport = self.transport, None
+        self._pool.hangups.forget(self._watched)
         self._pool.drop(self)
         if exc is not None and transport is not None and self.address.tls is None:
             self._read_rest(transport)
@@ -179,10 +184,18 @@ class Upstream(asyncio.Protocol):
         if exchange is not None and exchange.is_tunnel and self.transport is not None:
             transport, self.transport, self._exchange = self.transport, None, None
             self._pool.connections.discard(self)
+            self._pool.hangups.forget(self._watched)
             exchange.open_tunnel(transport, reader.leftover)
         elif exchange is None and not reader.leftover and self._is_clear:
             self._pool.keep(self)
         else:
+            self.abort()
+
+    def _hung_up(self) -> None:
+        """Take in what the instance said before it reset, while we were not reading."""
+        if self.transport is not None:
+            if self.address.tls is None:
+                self._read_rest(self.transport)
             self.abort()
 
     @property

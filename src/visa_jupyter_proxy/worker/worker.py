@@ -13,12 +13,14 @@ from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, Start
 from visa_jupyter_proxy.routes import Router
 from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
-from visa_jupyter_proxy.worker.sockets import Timed
+from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
 
 _TICK_S: Final = 1.0
 
@@ -39,6 +41,7 @@ class Worker:
         self._listener = listener
         self._mailbox = mailbox
         self._connections: set[Timed] = set()
+        self._hangups = Hangups(loop)
         self._api = VisaApi(
             settings.api_url,
             ca_file=settings.api_ca_file,
@@ -55,31 +58,81 @@ class Worker:
         self._pool = Pool(
             loop,
             self._connections,
+            self._hangups,
             connect_timeout_s=settings.connect_timeout_s,
             response_timeout_s=settings.response_timeout_s,
         )
-        self._proxy = Proxy(settings, start.routes, self._authorization, self._pool, mailbox.send)
+        admission = Admission(
+            settings.max_connections,
+            settings.max_connections_per_address,
+            pause=self._stop_accepting,
+            resume=self._accept,
+        )
+        self._proxy = Proxy(
+            settings,
+            start.routes,
+            authorization=self._authorization,
+            pool=self._pool,
+            hangups=self._hangups,
+            admission=admission,
+            tell=mailbox.send,
+        )
         self._ended = loop.create_future()
         self._drain_until: float | None = None
         self._server: asyncio.Server | None = None
+        self._accepts = True
+        """Whether there is room for another client."""
+        self._one_server = asyncio.Lock()
+        self._listening: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until drained. Raises nothing that a connection could cause."""
-        self._server = await self._loop.create_server(
-            lambda: Downstream(self._proxy, self._connections), sock=self._listener, backlog=_BACKLOG
-        )
+        keep_alive(self._listener, self._proxy.settings.tcp_keepalive_s)
+        await self._listen()
         self._loop.call_later(_TICK_S, self._tick)
         self._mailbox.send(Ready())
         await self._ended
         await self._authorization.close()
         await self._api.close()
+        self._hangups.close()
+
+    async def _listen(self) -> None:
+        """Accept, on a descriptor of its own: that can be closed and leaves the queue as it is."""
+        async with self._one_server:
+            if self._server is None and self._has_room():
+                self._server = await self._loop.create_server(
+                    lambda: Downstream(self._proxy, self._connections),
+                    sock=self._listener.dup(),
+                    backlog=_BACKLOG,
+                )
+            if not self._has_room():
+                self._close_server()
+
+    def _has_room(self) -> bool:
+        return self._accepts and self._drain_until is None
+
+    def _accept(self) -> None:
+        self._accepts = True
+        self._listening = self._loop.create_task(self._listen())
+
+    def _stop_accepting(self) -> None:
+        """Leave new clients in the kernel's queue until some have gone."""
+        self._accepts = False
+        self._close_server()
+        logs.get().warning("too many connections: others wait", connections=self._proxy.admission.most)
+
+    def _close_server(self) -> None:
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.close()
 
     def drain(self, seconds: float) -> None:
         """Accept no more, end what is idle, let the rest finish within `seconds`."""
-        if self._drain_until is not None or self._server is None:
+        if self._drain_until is not None:
             return
         self._drain_until = self._loop.time() + seconds
-        self._server.close()
+        self._close_server()
+        self._listener.close()
         self._pool.close()
         for connection in [*self._connections]:
             connection.drain()
