@@ -14,7 +14,7 @@ The caller sees to it that no secret is in a field; in texts of exceptions and o
 whatever looks like a token is blanked.
 """
 
-from visa_jupyter_proxy.logs.lines import LEVELS
+from visa_jupyter_proxy.logs.lines import LEVELS, without_tokens
 from visa_jupyter_proxy.logs.logger import Logger, configure, enabled, get
 
-__all__ = ["LEVELS", "Logger", "configure", "enabled", "get"]
+__all__ = ["LEVELS", "Logger", "configure", "enabled", "get", "without_tokens"]
