@@ -1,17 +1,17 @@
 """Host and header fields, as a client may send them (RFC 9112 5, RFC 9110 5 and 7)."""
 
-import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from support.client import get, upgrade
-from support.instance import Instance, ok
-from support.proxy import running_proxy
+from support.instance import ok
+from support.proxy import RunningProxy, running_proxy
 from support.refusal import refused
-from support.visa_api import visa_api_thread
+from support.visa_api import VisaApiServer
 from visa_jupyter_proxy.worker.http1 import REQUEST_SPECIAL
-from wire.conftest import Wire
+from wire.conftest import Wire, production
 
 _HOST = b"Host: visa.test\r\n"
 _NO_TOKEN_BYTES = [
@@ -79,30 +79,23 @@ class TestHost:
         assert name.encode() == wire.instance.requests[0].one("host")
 
 
+@pytest.fixture(scope="module")
+def named_proxy(
+    tmp_path_factory: pytest.TempPathFactory, api: VisaApiServer, instance_port: int
+) -> Iterator[RunningProxy]:
+    """Run a proxy that answers for one name."""
+    directory, routes = tmp_path_factory.mktemp("named"), production(instance_port)
+    with running_proxy(directory, api_url=api.url, routes=routes, SERVER_NAMES="visa.test") as running:
+        yield running
+
+
 class TestServerNames:
     """DNS rebinding: a name of the attacker's that resolves to us."""
 
-    @pytest.fixture(scope="class")
-    def named(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
-        """Run a proxy that answers for one name."""
-        with socket.create_server(("0.0.0.0", 0)) as sock:  # noqa: S104 -- it accepts nothing
-            port = int(sock.getsockname()[1])
-        route = {
-            "match": r"^/jupyter/(\d+).*",
-            "type": "jupyter",
-            "name": "J",
-            "remotePort": port,
-            "ws": True,
-        }
-        directory = tmp_path_factory.mktemp("named")
-        with (
-            visa_api_thread() as api,
-            Instance(port) as instance,
-            running_proxy(directory, api_url=api.url, routes=[route], SERVER_NAMES="visa.test") as proxy,
-        ):
-            api.user("token-of-anna", "anna")
-            api.instance(7, owner="anna", ip=instance.host)
-            yield Wire(proxy, api, instance, 7, "token-of-anna")
+    @pytest.fixture
+    def named(self, wire: Wire, named_proxy: RunningProxy) -> Wire:
+        """Put that proxy before the instance."""
+        return replace(wire, proxy=named_proxy)
 
     @pytest.mark.parametrize(
         "host",
