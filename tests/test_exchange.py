@@ -294,6 +294,44 @@ class TestResponses:
             assert Closing.KEEP is talk.closing
             assert not talk.upstream_is_kept
 
+    @pytest.mark.parametrize(
+        ("limits", "idle_s"),
+        [
+            ("timeout=5", 4),
+            ("timeout=5, max=100", 4),
+            ("max=1, timeout = 3", 2),
+            ("Timeout=3600", 60),
+            ("timeout=x", 60),
+            ("timeout=1", 0),
+            ("timeout=0", 0),
+            ("timeout=5, max=0", 0),
+        ],
+    )
+    def test_195_an_instance_says_how_long_it_keeps_a_connection(self, limits: str, idle_s: int) -> None:
+        """A second less is used, at most ours; a connection without a future is not kept."""
+        with conversation() as talk:
+            talk.client("GET /jupyter/7/ HTTP/1.1", "Host: visa", "", "")
+            talk.connected()
+            _forget_the_request(talk)
+            talk.instance("HTTP/1.1 200 OK", f"Keep-Alive: {limits}", "Content-Length: 0", "", "")
+            talk.client_gets("HTTP/1.1 200 OK", "content-length: 0", "", "")
+            assert (idle_s > 0) == talk.upstream_is_kept
+            if idle_s:
+                assert talk.now + idle_s == talk.upstream.deadline
+                talk.now += idle_s
+                assert talk.pool.idle(talk.upstream.address, repeatable=True) is None
+
+    def test_195_an_instance_says_how_many_requests_it_takes(self) -> None:
+        """After one more, the connection is not kept unless the instance says so anew."""
+        with conversation() as talk:
+            for limits in (("Keep-Alive: max=1",), ()):
+                talk.client("GET /jupyter/7/ HTTP/1.1", "Host: visa", "", "")
+                talk.connected() if limits else talk.connected_to_an_idle_one()
+                _forget_the_request(talk)
+                talk.instance("HTTP/1.1 200 OK", *limits, "Content-Length: 0", "", "")
+                talk.client_gets("HTTP/1.1 200 OK", "content-length: 0", "", "")
+                assert bool(limits) == talk.upstream.is_usable
+
     def test_174_the_answer_to_head_has_a_length_and_no_body(self) -> None:
         """It ends with its head; surplus bytes are dropped, and the connection with them."""
         with conversation() as talk:
@@ -528,7 +566,9 @@ class TestEarlyAnswers:
             talk.connected()
             _forget_the_request(talk)
             talk.instance("HTTP/1.1 413 Content Too Large", "Content-Length: 2", "", "no")
-            talk.client_gets("HTTP/1.1 413 Content Too Large", "content-length: 2", "", "no")
+            talk.client_gets(
+                "HTTP/1.1 413 Content Too Large", "connection: close", "content-length: 2", "", "no"
+            )
             assert Closing.CLOSE is talk.closing
             assert not talk.upstream.is_usable
             talk.client(b"defghi")
@@ -543,7 +583,9 @@ class TestEarlyAnswers:
             talk.a_write_to_the_instance_fails(
                 "HTTP/1.1 413 Content Too Large", "Content-Length: 2", "", "nosurplus"
             )
-            talk.client_gets("HTTP/1.1 413 Content Too Large", "content-length: 2", "", "no")
+            talk.client_gets(
+                "HTTP/1.1 413 Content Too Large", "connection: close", "content-length: 2", "", "no"
+            )
             assert (Closing.CLOSE, None) == (talk.closing, talk.exchange.error)
 
     def test_183_half_an_answer_is_none(self) -> None:
@@ -555,12 +597,14 @@ class TestEarlyAnswers:
             talk.a_write_to_the_instance_fails(
                 "HTTP/1.1 413 Content Too Large", "Content-Length: 5", "", "no"
             )
-            talk.client_gets("HTTP/1.1 413 Content Too Large", "content-length: 5", "", "no")
+            talk.client_gets(
+                "HTTP/1.1 413 Content Too Large", "connection: close", "content-length: 5", "", "no"
+            )
             assert isinstance(talk.exchange.error, InstanceInvalid)
             assert Closing.CLOSE is talk.closing
 
     def test_an_answer_that_is_not_over_leaves_the_request_on_its_way(self) -> None:
-        """Both bodies flow at once; when both are over, all is well."""
+        """Both bodies flow at once, and to their ends; it is the last answer (RFC 9112 9.6)."""
         with conversation() as talk:
             talk.client("PUT /jupyter/7/x HTTP/1.1", "Host: visa", "Content-Length: 6", "", "abc")
             talk.connected()
@@ -569,8 +613,8 @@ class TestEarlyAnswers:
             talk.client(b"def")
             talk.upstream_gets(b"def")
             talk.instance(b"456")
-            talk.client_gets("HTTP/1.1 200 OK", "content-length: 6", "", "123456")
-            assert talk.kept
+            talk.client_gets("HTTP/1.1 200 OK", "connection: close", "content-length: 6", "", "123456")
+            assert (Closing.CLOSE, True) == (talk.closing, talk.upstream_is_kept)
 
     def test_66_an_expectation_that_is_refused_ends_the_connection(self) -> None:
         """The client may, or may not, send the body that nobody wants (RFC 9110 10.1.1)."""
@@ -1034,7 +1078,7 @@ class TestRefusals:
             _forget_the_request(talk)
             talk.instance("HTTP/1.1 200 OK", "Content-Length: 9", "", "abc")
             talk.fails(RequestTimeout("slow"))
-            talk.client_gets("HTTP/1.1 200 OK", "content-length: 9", "", "abc")
+            talk.client_gets("HTTP/1.1 200 OK", "connection: close", "content-length: 9", "", "abc")
             assert Closing.CLOSE is talk.closing
             assert not talk.upstream.is_usable
 

@@ -244,7 +244,9 @@ class Exchange:
             self._downstream.write(last_chunk(trailer_fields(trailers)))
         if self.draining or not self._request_ended:
             self.closing = Closing.CLOSE
-        self._detach(reusable=response_allows_reuse and self._request_ended)
+        # What an instance makes of the bytes behind an upgrade that it has refused is not known (case 194).
+        reusable = response_allows_reuse and self._request_ended and not self.request.websocket
+        self._detach(reusable=reusable)
         self.enter(Phase.END, now)
 
     def upstream_full(self) -> None:
@@ -311,9 +313,9 @@ class Exchange:
         if b"date" not in response.special:
             fields.append((b"Date", self._downstream.date()))
         fields += self._framing(response)
-        no_body_yet = self.request.expects_continue and not (self.bytes_up or self._request_ended)
-        if self.draining or self.request.websocket or no_body_yet:
-            # Behind a refused upgrade there may be frames, never a request (case 149).
+        if self.draining or self.request.websocket or not self._request_ended:
+            # Behind a refused upgrade there may be frames, never a request (case 149). An answer before
+            # the end of the request is the last one, and is better announced as such (RFC 9112 9.6).
             self.closing = Closing.CLOSE
         if self.closing is not Closing.KEEP:
             fields.append((b"Connection", b"close"))

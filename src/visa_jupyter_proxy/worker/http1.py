@@ -93,6 +93,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*)
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i)https?://([^/?]+)(.*)", re.DOTALL)
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]+)(?::[0-9]*)?")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_KEEP_ALIVE: Final = re.compile(rb"(timeout|max)[ \t]*=[ \t]*([0-9]{1,9})")
 _UNPRINTABLE: Final = re.compile(rb"[^\t -~\x80-\xff]")
 _WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -360,6 +361,12 @@ def accepts_websocket(request: Request, response: Response) -> bool:
         and options(response.special.get(b"upgrade")) == [b"websocket"]
         and response.special.get(b"sec-websocket-accept") == [base64.b64encode(digest)]
     )
+
+
+def keep_alive_limits(response: Response) -> dict[bytes, int]:
+    """Return what `Keep-Alive` says (RFC 2068 19.7.1.1): `timeout` in seconds, `max` further requests."""
+    found = map(_KEEP_ALIVE.fullmatch, options(response.special.get(b"keep-alive")))
+    return {limit[1]: int(limit[2]) for limit in found if limit}
 
 
 def options(values: Iterable[bytes] | None) -> list[bytes]:

@@ -49,12 +49,12 @@ class Pool:
 
     def idle(self, address: Address, *, repeatable: bool) -> Upstream | None:
         """Take an idle connection; for a request that cannot be sent twice only one of the last second."""
-        idle = self._idle.get(address)
+        idle, now = self._idle.get(address), self.now()
         while idle:
             upstream = idle.pop()
-            if not upstream.is_usable:
+            if upstream.deadline <= now or not upstream.is_usable:
                 continue
-            if not repeatable and self.now() - upstream.used_at > FRESH_S:
+            if not repeatable and now - upstream.used_at > FRESH_S:
                 idle.append(upstream)
                 return None
             upstream.reused = True
@@ -88,7 +88,7 @@ class Pool:
             upstream.abort()
             return
         upstream.used_at = self.now()
-        upstream.deadline = upstream.used_at + IDLE_S
+        upstream.deadline = upstream.used_at + min(IDLE_S, upstream.idle_s)
         idle.append(upstream)
 
     def drop(self, upstream: Upstream) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -53,6 +54,16 @@ def keep_alive(transport: asyncio.Transport | socket.socket, idle_s: int) -> Non
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+
+
+def is_silent(transport: asyncio.Transport) -> bool:
+    """Return whether nothing has arrived, neither bytes nor the end, that the loop has not read yet."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is None:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 def unread(transport: asyncio.Transport) -> Iterator[bytes]:

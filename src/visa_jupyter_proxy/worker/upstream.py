@@ -9,12 +9,15 @@ from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, Instance
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.framing import ResponseReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.http1 import Fields, Response
+from visa_jupyter_proxy.worker.http1 import Fields, Response, keep_alive_limits
 from visa_jupyter_proxy.worker.ports import PoolPort
-from visa_jupyter_proxy.worker.sockets import reset, unread
+from visa_jupyter_proxy.worker.sockets import is_silent, reset, unread
 
 _CLAIM_S: Final = 1.0
 """How long a new connection may wait for the exchange it was opened for, which may be gone by now."""
+
+_KEEP_ALIVE_MARGIN_S: Final = 1.0
+"""Taken off the time that an instance promises, for its clock begins before ours (as Node's client)."""
 
 
 class Address(NamedTuple):
@@ -34,6 +37,10 @@ class Upstream(asyncio.Protocol):
         self.reused = False
         self.deadline = math.inf
         self.used_at = 0.0
+        self.idle_s = math.inf
+        """How long it may be idle, after the last response's `Keep-Alive`."""
+        self._further = math.inf
+        """How many more requests the instance takes here, likewise."""
         self._pool = pool
         self._exchange: Exchange | None = None
         self._reader: ResponseReader | None = None
@@ -42,12 +49,18 @@ class Upstream(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether the instance has not closed it."""
-        return self.transport is not None and not self.transport.is_closing()
+        """Whether an idle connection is open and silent, as far as the kernel knows at this moment.
+
+        Bytes that nobody asked for would be taken for the answer to the next request (case 179), and an
+        end that is not read yet would cost a request that may not be repeated (case 191).
+        """
+        transport = self.transport
+        return transport is not None and not transport.is_closing() and is_silent(transport)
 
     def attach(self, exchange: Exchange) -> None:
         """Serve `exchange` next."""
         self.deadline = math.inf
+        self._further -= 1
         self._exchange = exchange
         self._response = None
         self._reader = ResponseReader(self, exchange.request.method)
@@ -144,6 +157,8 @@ class Upstream(asyncio.Protocol):
         if response.status >= 200 or response.status == 101:
             self._response = response
             self.deadline = math.inf
+            if b"keep-alive" in response.special:
+                self._heed(keep_alive_limits(response))
         if self._exchange is not None:
             self._exchange.response_received(response, self._pool.now())
 
@@ -186,7 +201,7 @@ class Upstream(asyncio.Protocol):
             self._pool.connections.discard(self)
             self._pool.hangups.forget(self._watched)
             exchange.open_tunnel(transport, reader.leftover)
-        elif exchange is None and not reader.leftover and self._is_clear:
+        elif exchange is None and not reader.leftover and self._is_clear and self._may_idle:
             self._pool.keep(self)
         else:
             self.abort()
@@ -197,6 +212,16 @@ class Upstream(asyncio.Protocol):
             if self.address.tls is None:
                 self._read_rest(self.transport)
             self.abort()
+
+    def _heed(self, limits: dict[bytes, int]) -> None:
+        if (timeout := limits.get(b"timeout")) is not None:
+            self.idle_s = timeout - _KEEP_ALIVE_MARGIN_S
+        if (further := limits.get(b"max")) is not None:
+            self._further = further
+
+    @property
+    def _may_idle(self) -> bool:
+        return self.idle_s > 0 and self._further > 0
 
     @property
     def _is_clear(self) -> bool:
