@@ -82,8 +82,10 @@ _REQUEST_READ: Final = frozenset(
 """Request fields that are forwarded as they came, and also read here."""
 
 RESPONSE_SPECIAL: Final = (
-    HOP_BY_HOP | _FRAMING | {b"set-cookie", b"location", b"content-location", b"x-request-id"}
+    HOP_BY_HOP | _FRAMING | {b"set-cookie", b"location", b"content-location", b"x-request-id", b"alt-svc"}
 )
+"""Response fields that are never forwarded as they came. Alt-Svc would speak for the whole site, which
+is not the instance's (RFC 7838 2)."""
 _RESPONSE_READ: Final = frozenset({b"date", b"sec-websocket-accept"})
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
