@@ -231,7 +231,8 @@ class Downstream(asyncio.Protocol):
         if exchange.closing is Closing.RESET:
             self._reset()
         elif exchange.closing is Closing.CLOSE or self._half_closed:
-            self._finish(may_send=not exchange.request_is_complete)
+            # Closed with bytes unread the kernel resets, and the client loses what it has not got (case 57).
+            self._finish(may_send=not exchange.request_is_complete or bool(self._reader.leftover))
         elif not self._feeding:
             if self._reader.leftover:
                 # Not from here: a callback never feeds a parser.
