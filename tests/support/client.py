@@ -78,10 +78,15 @@ class Reader:
 
     def exactly(self, count: int) -> bytes:
         """Take `count` bytes."""
-        while len(self.buffer) < count:
+        pieces, missing = [self.buffer], count - len(self.buffer)
+        while missing > 0:
+            self.buffer = b""
             if not self.more():
-                raise ConnectionEnded(self.buffer)
-        taken, self.buffer = self.buffer[:count], self.buffer[count:]
+                raise ConnectionEnded(b"".join(pieces))
+            pieces.append(self.buffer)
+            missing -= len(self.buffer)
+        data = b"".join(pieces)
+        taken, self.buffer = data[:count], data[count:]
         return taken
 
     def through(self, mark: bytes) -> bytes:
