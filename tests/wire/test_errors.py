@@ -1,0 +1,256 @@
+"""What is told when a request cannot be served, and what is recorded of every request."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from support.client import Message, get, upgrade
+from support.instance import Connection, ok, switching
+from support.visa_api import Answer
+from visa_jupyter_proxy import errors
+from wire.conftest import Wire
+
+MARK = "m4rk3r"
+"""Stands wherever a client or an API may write something: none of it may come back."""
+
+TEXTS = {
+    kind.error: (kind.status, kind.message)
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.ProxyError) and kind is not errors.ProxyError
+}
+
+
+@dataclass
+class Failure:
+    """A request that cannot be served, and why."""
+
+    error: str
+    request: Callable[[Wire], bytes]
+    prepare: Callable[[Wire], None] = field(default=lambda _: None)
+
+
+def _owned(**fields: object) -> Callable[[Wire], None]:
+    def prepare(wire: Wire) -> None:
+        name = {"name": f"<b>{MARK}</b>"}
+        wire.api.instance(wire.number, owner=f"user-{wire.number}", **{**name, **fields})  # type: ignore[arg-type]
+
+    return prepare
+
+
+def _answers(answer: Answer) -> Callable[[Wire], None]:
+    return lambda wire: wire.api.script("instance", answer)
+
+
+def _says(data: bytes) -> Callable[[Wire], None]:
+    def script(connection: Connection) -> None:
+        connection.request()
+        connection.send(data)
+        connection.finish()
+        connection.rest()
+
+    return lambda wire: wire.instance.play(script)
+
+
+def _silent(connection: Connection) -> None:
+    connection.request()
+    connection.rest()
+
+
+def _owner(wire: Wire) -> bytes:
+    return wire.get(f"/{MARK}?{MARK}", f"X-Mark: {MARK}")
+
+
+def _with(*fields: str, **how: str) -> Callable[[Wire], bytes]:
+    return lambda wire: wire.get(f"/{MARK}?{MARK}", *fields, **how)
+
+
+FAILURES = {
+    "garbage": Failure("bad_request", lambda _: b"\x16\x03\x01" + MARK.encode() + b"\r\n\r\n"),
+    "field": Failure("bad_request", _with(f"{MARK} : 1")),
+    "dots": Failure("bad_request", lambda wire: wire.get(f"/../{MARK}")),
+    "no token": Failure("no_token", lambda wire: get(wire.path(f"/{MARK}"))),
+    "no token, websocket": Failure("no_token", lambda wire: upgrade(wire.path(f"/{MARK}"))),
+    "origin": Failure(
+        "origin_not_allowed",
+        lambda wire: upgrade(wire.path(), f"Origin: https://{MARK}.test", token=wire.token),
+    ),
+    "route": Failure("no_route", lambda _: get(f"/{MARK}<script>alert(1)</script>")),
+    "method": Failure("method_not_allowed", _with(method="TRACE")),
+    "long target": Failure("target_too_long", lambda wire: wire.get("/" + MARK * 2000)),
+    "expectation": Failure("expectation_failed", _with(f"Expect: {MARK}")),
+    "websocket version": Failure(
+        "websocket_version",
+        lambda wire: upgrade(wire.path(), token=wire.token).replace(b"Version: 13", b"Version: 8"),
+    ),
+    "large head": Failure("head_too_large", _with(f"X: {MARK * 10_000}")),
+    "long method": Failure("not_implemented", _with(method=MARK.upper() * 7)),
+    "version": Failure(
+        "version_not_supported", lambda wire: wire.get(f"/{MARK}").replace(b"HTTP/1.1", b"HTTP/2.0")
+    ),
+    "token": Failure("token_rejected", lambda wire: get(wire.path(), token=f"{MARK}-{wire.number}")),
+    "not the owner": Failure(
+        "instance_not_found", _owner, lambda wire: wire.api.instance(wire.number, owner="somebody-else")
+    ),
+    "api 500": Failure("visa_invalid", _owner, _answers(Answer(500, body=MARK.encode()))),
+    "api nonsense": Failure("visa_invalid", _owner, _answers(Answer(200, body=MARK.encode()))),
+    "no address": Failure("instance_not_ready", _owner, _owned(ip=None, state="BUILDING")),
+    "stopped": Failure("instance_not_ready", _owner, _owned(ip="127.0.0.3", state="STOPPED")),
+    "address": Failure("instance_address", _owner, _owned(ip=f"{MARK}.example")),
+    "refused": Failure("instance_unreachable", _owner, _owned(ip="127.0.0.3")),
+    "refused, websocket": Failure(
+        "instance_unreachable", lambda wire: upgrade(wire.path(), token=wire.token), _owned(ip="127.0.0.3")
+    ),
+    "silent": Failure("instance_unreachable", _owner, _says(b"")),
+    "nonsense": Failure("instance_invalid", _owner, _says(MARK.encode() + b"\r\n\r\n")),
+    "half a head": Failure("instance_invalid", _owner, _says(b"HTTP/1.1 200 OK\r\nX: " + MARK.encode())),
+}
+"""All but those that take a time-out, a limit of a route or a full queue: these have cases of their own."""
+
+each = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+
+
+def _fail(wire: Wire, failure: Failure) -> Message:
+    failure.prepare(wire)
+    return wire.ask(failure.request(wire))
+
+
+class TestErrors:
+    """What a program or a person is told."""
+
+    @each
+    def test_203_204_fixed_texts(self, wire: Wire, failure: Failure) -> None:
+        """Status and text of that reason as JSON, not to be stored or guessed at; nothing else is in it."""
+        response = _fail(wire, failure)
+        status, message = TEXTS[failure.error]
+        assert status == response.status
+        request_id = (response.one("x-request-id") or b"").decode()
+        assert {"error": failure.error, "message": message, "requestId": request_id} == json.loads(
+            response.body
+        )
+        assert (b"application/json", b"nosniff", b"no-store") == (
+            response.one("content-type"),
+            response.one("x-content-type-options"),
+            response.one("cache-control"),
+        )
+
+    @each
+    def test_203_204_nothing_is_reflected(self, wire: Wire, failure: Failure) -> None:
+        """No address, nothing of the request, of the API's answer or of an exception; frames are allowed."""
+        response = _fail(wire, failure)
+        # The request's own id may have the digits of a port in it.
+        told = (response.head + response.body).replace(response.one("x-request-id") or b"", b"").lower()
+        secrets = (MARK, wire.instance.host, "127.0.0.", str(wire.instance.port), wire.token, "script")
+        assert [] == [secret for secret in secrets if secret.encode() in told]
+        assert [] == [word for word in (b"traceback", b"errno", b"exception", b".py") if word in told]
+        assert response.one("x-frame-options") is None
+
+    @pytest.mark.parametrize(
+        "path", ["/jupyter/{}<script>alert(1)</script>", "/jupyter/{}/\"'><svg/onload=x>"]
+    )
+    def test_204_no_markup(self, wire: Wire, path: str) -> None:
+        """Neither a path nor an instance's name comes back from us."""
+        _owned(ip="127.0.0.3")(wire)
+        response = wire.ask(get(path.format(wire.number), token=wire.token))
+        assert 502 == response.status
+        assert [] == [mark for mark in (b"<", b">", b"alert") if mark in response.head + response.body]
+
+    def test_203_a_head_is_told_without_a_body(self, wire: Wire) -> None:
+        """The answer to a HEAD has the length of the text, and not the text."""
+        with wire.client() as client:
+            response = client.ask(get("/nope", method="HEAD"))
+            assert (404, b"no-store") == (response.status, response.one("cache-control"))
+            assert int(response.one("content-length") or 0) > 0
+            assert 404 == client.ask(get("/nope")).status
+
+
+def _records(wire: Wire, response: Message) -> list[dict[str, object]]:
+    """Wait for the record of a request, and give all that bear its id."""
+    request_id = (response.one("x-request-id") or b"").decode()
+
+    def found() -> list[dict[str, object]]:
+        records = wire.proxy.records("request") + wire.proxy.records("tunnel")
+        return [record for record in records if record["request_id"] == request_id]
+
+    wire.proxy.wait(found)
+    return found()
+
+
+class TestRecords:
+    """With ACCESS_LOG=all, one line for each request."""
+
+    @each
+    def test_207_a_failure(self, wire: Wire, failure: Failure) -> None:
+        """Exactly one record, with status and reason, and without a secret."""
+        response = _fail(wire, failure)
+        (record,) = _records(wire, response)
+        assert (response.status, failure.error) == (record["status"], record["reason"])
+        assert wire.token not in wire.proxy.log.read_text()
+
+    def test_207_one_that_is_served(self, wire: Wire) -> None:
+        """Who, where, how much and how long; neither token nor query are in it."""
+        response = wire.ask(wire.get("/y?token=hidden-query", "Content-Length: 3", method="POST") + b"abc")
+        (record,) = _records(wire, response)
+        expected = {
+            "status": 200,
+            "reason": None,
+            "client": "127.0.0.1",
+            "method": "POST",
+            "path": wire.path("/y"),
+            "route": "Jupyter",
+            "instance": wire.number,
+            "bytes_up": 3,
+            "bytes_down": 2,
+        }
+        assert expected == {name: record[name] for name in expected}
+        log = wire.proxy.log.read_text()
+        assert [] == [secret for secret in ("hidden-query", wire.token) if secret in log]
+
+    def test_207_pipelined_and_kept_alive(self, wire: Wire) -> None:
+        """Each request on a connection has its own."""
+        with wire.client() as client:
+            client.send(wire.get("/1") + get(wire.path("/2")) + wire.get("/3") + get("/nope"))
+            responses = [client.response() for _ in range(4)]
+        assert [200, 401, 200, 404] == [record["status"] for r in responses for record in _records(wire, r)]
+
+    def test_207_a_websocket(self, wire: Wire) -> None:
+        """One record when it has ended, with the bytes each way."""
+
+        def script(connection: Connection) -> None:
+            request = connection.request_head()
+            connection.send(switching(request) + b"down")
+            connection.exactly(6)
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            response = client.ask(upgrade(wire.path(), token=wire.token))
+            assert b"down" == client.exactly(4)
+            client.send(b"upward")
+            assert client.closed()
+        (record,) = _records(wire, response)
+        assert ("tunnel", 101, 6, 4) == tuple(
+            record[name] for name in ("event", "status", "bytes_up", "bytes_down")
+        )
+
+    def test_207_a_client_that_leaves(self, wire: Wire) -> None:
+        """A request whose client has gone before the answer has one too, with nginx's 499."""
+        path = wire.path("/left")
+        wire.instance.play(_silent)
+        client = wire.client()
+        client.send(wire.get("/left"))
+        wire.instance.wait(lambda: wire.instance.requests)
+        client.reset()
+        wire.proxy.wait(lambda: [r for r in wire.proxy.records("request") if r.get("path") == path])
+        (record,) = [r for r in wire.proxy.records("request") if r.get("path") == path]
+        assert (499, "client_gone") == (record["status"], record["reason"])
+
+    def test_207_no_request_has_two(self, wire: Wire) -> None:
+        """Of all requests of this run so far, whatever they were, none is recorded twice."""
+        wire.instance.answer(ok())
+        assert 200 == wire.ask(wire.get()).status
+        records = wire.proxy.records("request") + wire.proxy.records("tunnel")
+        counts = Counter(record["request_id"] for record in records)
+        assert [] == [request_id for request_id, count in counts.items() if count > 1]
+        assert [] == [record for record in records if not record["status"]]
