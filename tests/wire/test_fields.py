@@ -132,6 +132,7 @@ SPOOFED = (
     "X-Forwarded-Host: public.test",
     "X-Forwarded-Port: 1",
     "X-Forwarded-Prefix: /evil",
+    "X-Scheme: https",
 )
 
 
@@ -146,7 +147,8 @@ class TestForwarded:
             response = client.ask(make(wire.path(), *SPOOFED, token=wire.token))
             assert response.status == (101 if websocket else 200)
         (seen,) = wire.instance.requests
-        assert [] == seen.all("forwarded") + seen.all("x-forwarded-port") + seen.all("x-forwarded-prefix")
+        dropped = ("forwarded", "x-forwarded-port", "x-forwarded-prefix", "x-scheme")
+        assert [] == [name for name in dropped if seen.all(name)]
         names = ("x-forwarded-for", "x-real-ip", "x-forwarded-proto", "x-forwarded-host")
         return [seen.one(name) for name in names]
 
@@ -281,6 +283,41 @@ class TestResponse:
         wire.instance.answer(ok(b"ok", f"Set-Cookie: {sent}"))
         (seen,) = wire.ask(get(path.replace("{}", number), token=wire.token)).all("set-cookie")
         assert (sent if expected is None else expected.replace("{}", number)) == seen.decode()
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            'Clear-Site-Data: "cookies"',
+            'NEL: {"report_to":"x","max_age":9}',
+            'Report-To: {"group":"x","endpoints":[{"url":"https://evil.test"}]}',
+            "Service-Worker-Allowed: /",
+            "Strict-Transport-Security: max-age=9; includeSubDomains",
+        ],
+    )
+    @pytest.mark.parametrize("websocket", [False, True], ids=["http", "websocket"])
+    def test_95_an_instance_does_not_speak_for_the_site(
+        self, wire: Wire, field: str, websocket: bool
+    ) -> None:
+        """Fields that would change what browsers do with all of VISA's site are dropped."""
+        if websocket:
+            wire.instance.play(lambda connection: _accept(connection, field, "X: y"))
+        else:
+            wire.instance.answer(ok(b"ok", field, "X: y"))
+        response = wire.ask((upgrade if websocket else get)(wire.path("/x"), token=wire.token))
+        assert ([], [b"y"]) == (response.all(field.partition(":")[0]), response.all("x"))
+
+    @pytest.mark.parametrize(
+        "path", ["/jupyter/{}/sw.js", "/jupyter/{}/a/sw.js", "/jupyter/{}.js", "/visafs/{}?sw.js"]
+    )
+    @pytest.mark.parametrize("said", ["Service-Worker-Allowed: /", "X: y"])
+    def test_95_a_service_worker_stays_with_its_instance(self, wire: Wire, path: str, said: str) -> None:
+        """Whatever the instance says, and wherever the script is: it controls no page but its instance's."""
+        wire.instance.answer(ok(b"ok", said))
+        target = path.format(wire.number)
+        response = wire.ask(get(target, "Service-Worker: script", token=wire.token))
+        scope = f"/{target.split('/')[1]}/{wire.number}/".encode()
+        assert (200, scope) == (response.status, response.one("service-worker-allowed"))
+        assert b"script" == wire.instance.requests[0].one("service-worker")
 
     @pytest.mark.parametrize(
         ("path", "location", "expected"),

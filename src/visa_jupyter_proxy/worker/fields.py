@@ -87,7 +87,19 @@ def response_fields(
             for value in cookies
             if not sets_token(value)
         ),
+        *_worker_scope(request, match),
     ]
+
+
+def _worker_scope(request: Request, match: Match) -> Fields:
+    """Keep a service worker to the pages of its own instance.
+
+    It outlives its page, and without this field it controls the folder of its script: for
+    `/jupyter/12.js`, which is instance 12's, that would be every instance.
+    """
+    if b"service-worker" not in request.special:
+        return []
+    return [(b"Service-Worker-Allowed", match.prefix + b"/")]
 
 
 def trailer_fields(trailers: Fields) -> Fields:

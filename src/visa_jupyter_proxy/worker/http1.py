@@ -69,23 +69,42 @@ HOP_BY_HOP: Final = frozenset(
 
 _FRAMING: Final = frozenset({b"content-length"})
 _IDENTITY: Final = frozenset(
-    {b"host", b"authorization", b"cookie", b"forwarded", b"x-real-ip", b"x-request-id"}
+    {b"host", b"authorization", b"cookie", b"forwarded", b"x-real-ip", b"x-request-id", b"x-scheme"}
 )
+"""Tornado, and so Jupyter, believes X-Scheme before the X-Forwarded-Proto that we write (case 87)."""
 _FORWARDED: Final = b"x-forwarded-"
 
 REQUEST_SPECIAL: Final = HOP_BY_HOP | _FRAMING | _IDENTITY
 """Request fields that are never forwarded as they came (and all that begin with `x-forwarded-`)."""
 
 _REQUEST_READ: Final = frozenset(
-    {b"expect", b"origin", b"sec-websocket-key", b"sec-websocket-version", b"user-agent"}
+    {
+        b"expect",
+        b"origin",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+        b"service-worker",
+        b"user-agent",
+    }
 )
 """Request fields that are forwarded as they came, and also read here."""
 
-RESPONSE_SPECIAL: Final = (
-    HOP_BY_HOP | _FRAMING | {b"set-cookie", b"location", b"content-location", b"x-request-id", b"alt-svc"}
+_FOR_THE_SITE: Final = frozenset(
+    {
+        b"alt-svc",  # RFC 7838 2
+        b"clear-site-data",  # signs the user out of VISA
+        b"nel",
+        b"report-to",  # with `nel`, has browsers report every request to the site
+        b"service-worker-allowed",
+        b"strict-transport-security",  # RFC 6797 5
+    }
 )
-"""Response fields that are never forwarded as they came. Alt-Svc would speak for the whole site, which
-is not the instance's (RFC 7838 2)."""
+"""Response fields that speak for a whole site, which is VISA's and not the instance's."""
+
+RESPONSE_SPECIAL: Final = (
+    HOP_BY_HOP | _FRAMING | _FOR_THE_SITE | {b"set-cookie", b"location", b"content-location", b"x-request-id"}
+)
+"""Response fields that are never forwarded as they came."""
 _RESPONSE_READ: Final = frozenset({b"date", b"sec-websocket-accept"})
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
