@@ -1,5 +1,6 @@
 """What is told when a request cannot be served, and what is recorded of every request."""
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -207,6 +208,18 @@ class TestRecords:
         assert expected == {name: record[name] for name in expected}
         log = wire.proxy.log.read_text()
         assert [] == [secret for secret in ("hidden-query", wire.token) if secret in log]
+
+    def test_129_207_a_token_cannot_forge_a_line(self, wire: Wire) -> None:
+        """Whatever an accepted token's `sub` says stays within the record of its own request."""
+        forged = json.dumps({"event": "request", "request_id": "forged"})
+        sub = f"x\r\n{forged}\n\x1b[2J\u2028{forged}"
+        payload = base64.urlsafe_b64encode(json.dumps({"sub": sub}).encode()).decode().rstrip("=")
+        token = f"e30.{payload}.{wire.number}"
+        wire.api.user(token, f"user-{wire.number}")
+        (record,) = _records(wire, wire.ask(get(wire.path(), token=token)))
+        assert (200, sub) == (record["status"], record["user"])
+        assert [] == [r for r in wire.proxy.records("request") if r["request_id"] == "forged"]
+        assert "\x1b" not in wire.proxy.log.read_text()
 
     def test_207_pipelined_and_kept_alive(self, wire: Wire) -> None:
         """Each request on a connection has its own."""

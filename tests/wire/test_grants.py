@@ -277,7 +277,7 @@ class TestNonsense:
         assert 0 == wire.instance.connections
         assert 200 == wire.ask(wire.get()).status
 
-    def test_136_403_is_404(self, wire: Wire) -> None:
+    def test_136_forbidden_is_not_yours(self, wire: Wire) -> None:
         """The API's 403 says the same as its 404: not yours."""
         wire.api.script("instance", Answer(403))
         assert 404 == wire.ask(wire.get()).status

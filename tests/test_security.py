@@ -1,0 +1,24 @@
+"""Every promise of `docs/security.md` that names a case is shown by a test of that number."""
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+TEXT = (TESTS.parent / "docs" / "security.md").read_text()
+
+_CITED = re.compile(r"\[(\d+(?:,\s+\d+)*)\]")
+_SHOWN = re.compile(r"def test_((?:\d+_)+)")
+
+
+def test_every_case_that_is_cited_has_a_test() -> None:
+    """A promise whose test has gone, or was never written, is none."""
+    cited = {int(number) for group in _CITED.findall(TEXT) for number in re.split(r",\s+", group)}
+    sources = [path.read_text() for part in ("wire", "process") for path in (TESTS / part).glob("test_*.py")]
+    shown = {
+        int(number)
+        for source in sources
+        for numbers in _SHOWN.findall(source)
+        for number in numbers.strip("_").split("_")
+    }
+    assert len(cited) > 50
+    assert set() == cited - shown
