@@ -273,6 +273,7 @@ class TestChunks:
         [
             *(b"0x5", b"+5", b"-5", b"5_0", b" 5", b"5 ", b"5\t", b"", b"G", b"5\x00", b"5 5", b"5,5"),
             *(b"0" * 16 + b"5", b"f" * 16, b"7" + b"f" * 15, b"\xef\xbc\x95", b"5;\x00x", b"5;a\rb"),
+            *(b"5;", b"5;a;", b"5;=b", b"5;a=", b'5;a="b', b'5;a="b"c', b"5;a b", b"5;a ", b'5;"a"'),
         ],
         ids=repr,
     )
@@ -284,7 +285,7 @@ class TestChunks:
             assert ["head"] == [call[0] for call in story]
 
     @pytest.mark.parametrize(
-        "size", [b"5", b"005", b"0000000000000005", b"5;x", b'5;x="y"', b"5 ;x", b"5\t;"]
+        "size", [b"5", b"005", b"0000000000000005", b"5;x", b'5;x="y"', b"5 ;x", b"5\t;x = y"]
     )
     def test_45_good_sizes(self, size: bytes) -> None:
         """Leading zeros are hexadecimal ones, extensions are ignored."""

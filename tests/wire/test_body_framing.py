@@ -206,11 +206,15 @@ class TestChunks:
             b"5;a\rb\r\nhello\r\n0\r\n\r\n",
             b"5;a\x0bb\r\nhello\r\n0\r\n\r\n",
             b"5 a\r\nhello\r\n0\r\n\r\n",
+            b"5;\r\nhello\r\n0\r\n\r\n",
+            b"5;a=\r\nhello\r\n0\r\n\r\n",
+            b'5;a="b\r\nhello\r\n0\r\n\r\n',
+            b"5;a b\r\nhello\r\n0\r\n\r\n",
         ],
         ids=repr,
     )
     def test_47_bad_extensions(self, wire: Wire, chunk: bytes, early: bool) -> None:
-        """Whoever takes another line end for one would see other chunks."""
+        """Whoever takes another line end for one, or a quote for open, would see other chunks."""
         self._refused(wire, chunk, early=early)
 
     @pytest.mark.parametrize("early", [True, False], ids=["with the head", "behind the head"])
@@ -262,6 +266,11 @@ class TestChunks:
         data = _post(wire, "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
         assert wire.ask(data).status == 200
         assert b"x" * 100_000 == wire.instance.requests[0].body
+
+    @pytest.mark.parametrize("line", [b"X:" + b" " * 4000 + b"\0", b"X:" + b" a" * 2000 + b"\0", b" " * 4000])
+    def test_51_trailers_are_cheap_to_refuse(self, wire: Wire, line: bytes) -> None:
+        """However they are made up, looking at them takes no longer than their bytes."""
+        self._refused(wire, b"0\r\n" + line + b"\r\n\r\n", early=False)
 
     def test_51_trailers_never_become_fields(self, wire: Wire) -> None:
         """Those of framing, routing and identity are dropped; the next request is not touched either."""

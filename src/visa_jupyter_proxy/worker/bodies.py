@@ -15,8 +15,12 @@ _LARGEST_CHUNK_OVERHEAD: Final = 16 * 1024
 _LONGEST_CHUNK_LINE: Final = 4096
 """Go's limit for one line."""
 
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_EXTENSION = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*+")
+# Without a second way to match anything: three repetitions that all take spaces would try every split.
+_TRAILER: Final = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*+)")
 _LARGEST_CHUNK: Final = 2**62
 
 
@@ -154,7 +158,7 @@ class ChunkedBody(Body):
         field = _TRAILER.fullmatch(self._buffer, position, end)
         if field is None or self._trailer_bytes > _LONGEST_CHUNK_LINE:
             raise self._invalid("bad trailer")
-        self.trailers.append((field[1], field[2]))
+        self.trailers.append((field[1], field[2].strip(b" \t")))
         return end + 2
 
     def _line_end(self, position: int) -> int | None:
