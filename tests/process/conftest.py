@@ -1,10 +1,12 @@
 """A proxy process of its own for each test, with a scripted VISA API and one instance."""
 
+import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,6 +18,14 @@ from support.visa_api import VisaApiServer, visa_api_thread
 NUMBER = 7
 TOKEN = "token-of-anna"
 KERNEL = "0b3f4f3c-dd4e-4b1b-9e2c-55c2fbbd6b8b"
+
+INSIDE: Final = Path(__file__).parent / "inside"
+"""What tests do inside the proxy's processes: see there."""
+
+
+def in_front_of_pythonpath(directory: Path) -> str:
+    """Give PYTHONPATH with one more directory in front."""
+    return os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
 
 
 def echo(connection: Connection) -> None:
@@ -79,8 +89,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
         api.user(TOKEN, "anna")
         api.instance(NUMBER, owner="anna", ip=instance.host)
 
-        def start(**settings: str) -> RunningProxy:
-            return stack.enter_context(running_proxy(tmp_path, api_url=api.url, routes=routes, **settings))
+        def start(*, under: Sequence[str] = (), **settings: str) -> RunningProxy:
+            return stack.enter_context(
+                running_proxy(tmp_path, api_url=api.url, routes=routes, under=under, **settings)
+            )
 
         place = Place(tmp_path, api, instance, start)
         yield place

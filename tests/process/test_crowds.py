@@ -1,0 +1,297 @@
+"""Many connections at a time, and nothing left of them."""
+
+import asyncio
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+
+from process.conftest import INSIDE, KERNEL, NUMBER, TOKEN, Place, in_front_of_pythonpath, path, request
+from support.client import Message, RawClient, upgrade
+from support.instance import Connection, ok, switching
+from support.proxy import RunningProxy
+from support.sessions import rows
+
+TUNNELS: Final = 2000
+LARGEST_TUNNEL: Final = 32 * 1024
+"""Bytes of the worker's memory; nginx takes 35 KB, HAProxy 4 KB, an uvloop transport pair about 7 KB."""
+
+
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    """Have as many descriptors as we may; what is started inherits them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def resident(pid: int) -> int:
+    """Give the bytes of memory that a process occupies."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+def open_descriptors(proxy: RunningProxy) -> int:
+    """Count what the worker has open."""
+    return len([*Path(f"/proc/{proxy.worker_pid}/fd").iterdir()])
+
+
+def cpu_seconds(pid: int) -> float:
+    """Give the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Crowd:
+    """Many tunnels, each with both of its ends in this one event loop."""
+
+    def __init__(self, place: Place, proxy: RunningProxy) -> None:
+        self._place = place
+        self._proxy = proxy
+        self.ends: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def __aenter__(self) -> Self:
+        host = "127.81.0.1"
+        self._place.api.instance(NUMBER, owner="anna", ip=host)
+        self._server = await asyncio.start_server(_echo, host, self._place.instance.port, backlog=4096)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for _reader, writer in self.ends:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in self.ends))
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def grow(self, count: int, rest: str = "/ws") -> None:
+        """Open so many tunnels more, a hundred at a time; `{}` in the path is the number of each."""
+        while (begin := len(self.ends)) < count:
+            paths = [rest.format(number) for number in range(begin, min(begin + 100, count))]
+            self.ends += await asyncio.gather(*map(self._open, paths))
+
+    async def _open(self, rest: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._proxy.port)
+        writer.write(upgrade(path(rest), token=TOKEN))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        return reader, writer
+
+    async def ping(self) -> None:
+        """Send a ping frame through every tunnel, and see it come back."""
+        for _, writer in self.ends:
+            writer.write(b"\x89\x80\x01\x02\x03\x04")
+        for reader, _ in self.ends:
+            assert b"\x89\x80\x01\x02\x03\x04" == await asyncio.wait_for(reader.readexactly(6), 60)
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with closing(writer):
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            names = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+            asked = Message(b"", [(name, value.strip()) for name, _, value in names])
+            writer.write(switching(asked))
+            while data := await reader.read(65536):
+                writer.write(data)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return  # the proxy is stopped at the end
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_168_two_thousand_idle_tunnels(place: Place) -> None:
+    """They outlive every deadline that is not theirs, answer pings, and take little memory each."""
+    short = dict.fromkeys(("IDLE_TIMEOUT_S", "HEADER_TIMEOUT_S", "BODY_TIMEOUT_S", "RESPONSE_TIMEOUT_S"), "2")
+    proxy = place.start(**short, WRITE_TIMEOUT_S="2")
+
+    async def main() -> int:
+        async with Crowd(place, proxy) as crowd:
+            await crowd.grow(100)
+            await crowd.ping()
+            before = resident(proxy.worker_pid)
+            await crowd.grow(100 + TUNNELS)
+            taken = resident(proxy.worker_pid) - before
+            for _ in range(3):
+                await crowd.ping()
+                await _outlive_an_idle_connection(proxy)
+            await crowd.ping()
+            return taken // TUNNELS
+
+    each = asyncio.run(main())
+    print(f"bytes of memory for each idle tunnel: {each}")  # noqa: T201 -- for `pytest -rP`
+    assert each < LARGEST_TUNNEL
+
+
+async def _outlive_an_idle_connection(proxy: RunningProxy) -> None:
+    """Wait for the deadline of a connection on which nothing is asked."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    assert b"" == await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_217_five_hundred_sessions_at_once(place: Place) -> None:
+    """Each is in the journal and at VISA, while they are open and when they have ended."""
+    proxy = place.start()
+    journal = place.directory / "data" / "journal.sqlite3"
+
+    async def main() -> None:
+        async with Crowd(place, proxy) as crowd:
+            await crowd.grow(500, f"/api/kernels/{KERNEL}/channels?session_id=S{{}}")
+            await place.api.until(lambda: 500 == sum(place.sessions().values()))
+            query = "SELECT session_id FROM sessions WHERE closed_at IS NULL"
+            assert {f"S{n}" for n in range(500)} == {row[0] for row in rows(journal, query)}
+
+    asyncio.run(main())
+    place.api.wait(lambda: 500 == len(place.sessions()) and not any(place.sessions().values()))
+    proxy.wait(lambda: [(500,)] == rows(journal, "SELECT count(*) FROM sessions WHERE closed_at IS NOT NULL"))
+
+
+class TestNothingIsLeft:
+    """Descriptors and tasks of connections that have ended are given back."""
+
+    def test_171_a_thousand_connections_of_every_kind(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ended cleanly, by reset, half-open, in the handshake, from either side: back to the start."""
+        monkeypatch.setenv("PYTHONPATH", in_front_of_pythonpath(INSIDE))
+        monkeypatch.setenv("TASKS_FILE", str(tmp_path / "tasks"))
+        place.instance.play(_leave_as_asked)
+        proxy = place.start(HEADER_TIMEOUT_S="2", IDLE_TIMEOUT_S="2", DRAIN_S="600")
+        for how in ENDS:
+            _connect_and_leave(place, proxy, how)
+        _wait_for_rest(proxy)
+        before = open_descriptors(proxy), _tasks(proxy, tmp_path)
+        for number in range(1000):
+            _connect_and_leave(place, proxy, ENDS[number % len(ENDS)])
+        _wait_for_rest(proxy)
+        proxy.wait(lambda: open_descriptors(proxy) <= before[0])
+        assert before[1] == _tasks(proxy, tmp_path)
+        assert 0 == proxy.stop()  # at once: it waits for nobody any more
+
+
+ENDS: Final = (
+    "client FIN",
+    "client reset",
+    "client half-open",
+    "client full",
+    "instance FIN",
+    "instance reset",
+    "in the handshake",
+    "in the head",
+    "silent",
+    "request",
+)
+
+
+def _leave_as_asked(connection: Connection) -> None:
+    while True:
+        asked = connection.request_head()
+        if asked.one("upgrade") is None:
+            connection.send(ok())
+            continue
+        how = asked.target.rpartition(b"/")[2].decode()
+        if how == "in-the-handshake":
+            connection.rest()
+            return
+        connection.send(switching(asked))
+        if how == "instance-reset":
+            connection.reset()
+        elif how == "client-full":
+            while True:
+                connection.send(bytes(2**16))
+        elif how != "instance-FIN":
+            connection.rest()
+        return
+
+
+def _connect_and_leave(place: Place, proxy: RunningProxy, how: str) -> None:
+    client = RawClient(proxy.port)
+    asked = upgrade(path("/" + how.replace(" ", "-")), token=TOKEN)
+    match how:
+        case "silent":
+            pass
+        case "in the head":
+            client.send(asked[:50])
+        case "request":
+            assert client.ask(request()).status == 200
+        case "in the handshake":
+            count = len(place.instance.requests)
+            client.send(asked)
+            place.instance.wait(lambda: len(place.instance.requests) > count)
+        case _:
+            assert client.ask(asked).status == 101
+    match how:
+        case "client reset" | "in the handshake" | "client full":
+            client.reset()
+        case "client half-open":
+            client.finish()
+            client.rest()
+            client.sock.close()
+        case "instance FIN" | "instance reset":
+            client.rest()
+            client.sock.close()
+        case _:
+            client.sock.close()
+
+
+def _wait_for_rest(proxy: RunningProxy) -> None:
+    """Wait until the worker has no connection of a client any more."""
+    proxy.wait(lambda: _established(proxy) == 0)
+
+
+def _established(proxy: RunningProxy) -> int:
+    """Count the connections of clients that the worker still has."""
+    mark = f":{proxy.port:04X}"
+    lines = [line.split() for line in Path(f"/proc/{proxy.worker_pid}/net/tcp").read_text().splitlines()[1:]]
+    sockets = {line[9] for line in lines if line[1].endswith(mark) and line[3] != "0A"}
+    held = set()
+    for descriptor in Path(f"/proc/{proxy.worker_pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            held.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return len(sockets & held)
+
+
+def _tasks(proxy: RunningProxy, directory: Path) -> int:
+    """Ask the worker how many tasks it has."""
+    written = directory / "tasks"
+    written.unlink(missing_ok=True)
+    os.kill(proxy.worker_pid, signal.SIGUSR2)
+    proxy.wait(written.exists)
+    return int(written.read_text())
+
+
+class TestDescriptorsRunOut:
+    """Accepting pauses below the limit of file descriptors."""
+
+    def test_230_five_hundred_connections_and_256_descriptors(self, place: Place) -> None:
+        """No crash and no spinning; who waits is served when others leave; nothing is said of a fault."""
+        proxy = place.start(under=("prlimit", "--nofile=256"), HEADER_TIMEOUT_S="600")
+        assert place.client(proxy).ask(request()).status == 200
+        worker = proxy.worker_pid
+        with ExitStack() as stack:
+            crowd = [stack.enter_context(RawClient(proxy.port)) for _ in range(500)]
+            proxy.wait(lambda: open_descriptors(proxy) > 60)
+            before, began = cpu_seconds(worker), time.monotonic()
+            while time.monotonic() - began < 2:  # a period in which nothing is to be done
+                assert open_descriptors(proxy) < 256
+                time.sleep(0.1)
+            assert cpu_seconds(worker) - before < 0.5
+            assert crowd[0].ask(request()).status == 200  # those inside are served, upstream included
+            last = crowd[-1]
+            last.send(request())
+            for client in crowd[:-1]:
+                client.sock.close()
+            assert last.response().status == 200
+        assert worker == proxy.worker_pid
+        assert place.client(proxy).ask(request()).status == 200
+        assert not [r for r in proxy.records("request") if r.get("status") != 200]
