@@ -39,7 +39,7 @@ def _give(client: RawClient | Connection, count: int) -> None:
         client.sock.sendall(block)
 
 
-def test_a_download_of_5_gib(place: Place) -> None:
+def test_173_a_download_of_5_gib(place: Place) -> None:
     """It is exact, and the worker's memory stays flat."""
     size = 5 * 1024 * MIB
 
@@ -58,7 +58,7 @@ def test_a_download_of_5_gib(place: Place) -> None:
     assert _peak(proxy) - before < ALLOWED_GROWTH
 
 
-def test_an_upload_of_2_gib(place: Place) -> None:
+def test_173_an_upload_of_2_gib(place: Place) -> None:
     """Likewise."""
     size = 2 * 1024 * MIB
 
