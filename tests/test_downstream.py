@@ -13,7 +13,7 @@ from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.downstream import LINGER_S, Downstream
+from visa_jupyter_proxy.worker.downstream import LINGER_S, MOST_IN_A_TURN, Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.pool import Pool
@@ -89,15 +89,19 @@ class Client:
         return self.downstream.deadline - self.now
 
 
+_TURNS = 20
+
+
 def _run(test: Callable[[Client], None], then: Callable[[Client], None] | None = None) -> None:
-    """Run `test`, let the loop turn, run `then`."""
+    """Run `test`, let the loop turn a few times, run `then`."""
 
     async def run() -> None:
         client = Client()
         try:
             test(client)
             if then is not None:
-                await asyncio.sleep(0)
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
                 then(client)
         finally:
             await client.api.close()
@@ -194,6 +198,18 @@ class TestClientsThatDoNotRead:
 
         def then(client: Client) -> None:
             assert (1001, True) == (client.answers, client.wire.reading)
+
+        _run(test, then)
+
+    def test_80_others_have_their_turn(self) -> None:
+        """Of many requests that need nobody else, so many are answered at once, and the rest soon."""
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND * (MOST_IN_A_TURN + 50))
+            assert (MOST_IN_A_TURN + 1, False) == (client.answers, client.wire.reading)
+
+        def then(client: Client) -> None:
+            assert (MOST_IN_A_TURN + 50, True) == (client.answers, client.wire.reading)
 
         _run(test, then)
 

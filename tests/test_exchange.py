@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Callable
 
 import pytest
 
@@ -509,6 +510,26 @@ class TestBackPressure:
             talk.client_reads_again()
             assert set() == talk.paused
             talk.client_gets("HTTP/1.1 200 OK", "content-length: 10", "", "hello")
+
+    @pytest.mark.parametrize("full", [False, True])
+    def test_80_an_instance_that_sends_very_many_chunks_lets_others_have_a_turn(self, *, full: bool) -> None:
+        """It is read again in the next turn, unless the client is full by then."""
+        with conversation() as talk:
+            later: list[Callable[[], None]] = []
+            talk.pool.soon = later.append
+            _get(talk)
+            talk.instance("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "1\r\nx\r\n" * 1000)
+            assert set() == talk.paused
+            talk.instance("1\r\nx\r\n" * 1001)
+            assert {"instance"} == talk.paused
+            if full:
+                talk.client_stops_reading()
+            later.pop()()
+            assert ({"instance"} if full else set()) == talk.paused
+            if full:
+                talk.client_reads_again()
+            body = "3e8\r\n" + "x" * 1000 + "\r\n3e9\r\n" + "x" * 1001 + "\r\n"
+            talk.client_gets("HTTP/1.1 200 OK", "transfer-encoding: chunked", "", body)
 
     def test_an_instance_that_does_not_read_pauses_the_client(self) -> None:
         """And sets it going again."""

@@ -33,6 +33,9 @@ LINGER_S: Final = 30.0
 """How long we take in what a client still sends after our last word, so that it can read that word
 (RFC 9112 9.6): nginx's lingering_time. Also what a client that has sent FIN may wait (case 60)."""
 
+MOST_IN_A_TURN: Final = 100
+"""Pipelined requests that are refused one after the other before other connections have their turn."""
+
 DRAIN_LINGER_S: Final = 2.0
 """The same while the worker stops: Docker leaves us ten seconds in all."""
 
@@ -91,6 +94,10 @@ class Downstream(asyncio.Protocol):
             self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
         elif self._reader.leftover and not self._lingering:
             self.hold(Hold.PIPELINED)
+        if self._reader.is_laborious and not self._lingering:
+            # The loop reads a connection that is never empty many times in a row.
+            self.hold(Hold.OTHERS_TURN)
+            self._proxy.loop.call_soon(self.release, Hold.OTHERS_TURN)
 
     @override
     def eof_received(self) -> bool:
@@ -322,8 +329,13 @@ class Downstream(asyncio.Protocol):
     def _advance(self) -> None:
         """Read on behind requests that are answered. Raises `ProxyError` for what is no request."""
         # A client that takes no answers gets none to more requests: they would pile up here.
+        answered = 0
         while self._exchange is None and self._reader.ended and not (self._lingering or self._full):
+            if answered == MOST_IN_A_TURN:
+                self._proxy.loop.call_soon(self.data_received, b"")
+                break
             self._reader.proceed()
+            answered += 1
         if self._holds & Hold.PIPELINED and not self._reader.leftover:
             self.release(Hold.PIPELINED)
 

@@ -27,6 +27,9 @@ LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 _MOST_INFORMATIONAL: Final = 16
 """1xx responses before a final one; HAProxy and Go stop at a handful."""
 
+_MANY_PIECES: Final = 1000
+"""Chunks in one read, which may have a hundred thousand: a millisecond's work."""
+
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _BARE_LINE_END: Final = rb"(?<!\r)\n|\r(?!\n)(?=.)"
 _NEVER_IN_A_REQUEST: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|" + _BARE_LINE_END, re.DOTALL)
@@ -91,13 +94,14 @@ class RequestSink(Protocol):
 class RequestReader:
     """Reads requests from what a client sends."""
 
-    __slots__ = ("_body", "_head", "_limits", "_sink", "ended", "leftover")
+    __slots__ = ("_body", "_head", "_limits", "_pieces", "_sink", "ended", "leftover")
 
     def __init__(self, sink: RequestSink, limits: HeadLimits = DEFAULT_LIMITS) -> None:
         self._sink = sink
         self._limits = limits
         self._head = _HeadBuffer(limits.head_bytes, _NEVER_IN_A_REQUEST)
         self._body: Body | None = None
+        self._pieces = 0
         self.ended = False
         """Whether a message has been read to its end, and `proceed` is due."""
         self.leftover = b""
@@ -113,8 +117,14 @@ class RequestReader:
         """Whether a head has begun to arrive, and is not complete."""
         return bool(self._head)
 
+    @property
+    def is_laborious(self) -> bool:
+        """Whether taking the last read apart took so long that others should have their turn now."""
+        return self._pieces > _MANY_PIECES
+
     def feed(self, data: bytes) -> None:
         """Take what arrived. Raises `ProxyError` for what is no request: nothing can be read after that."""
+        self._pieces = 0
         if self.ended:
             self.leftover += data
         elif self._body is not None:
@@ -147,6 +157,7 @@ class RequestReader:
 
     def _read_body(self, body: Body, data: bytes) -> None:
         payload, rest = body.decode(data)
+        self._pieces = body.pieces
         if payload:
             self._sink.body_received(payload)
         if rest is not None:
@@ -173,7 +184,17 @@ class ResponseSink(Protocol):
 class ResponseReader:
     """Reads the response to one request from what an instance sends; make a new one for the next."""
 
-    __slots__ = ("_body", "_head", "_informational", "_method", "_sink", "ended", "leftover", "started")
+    __slots__ = (
+        "_body",
+        "_head",
+        "_informational",
+        "_method",
+        "_pieces",
+        "_sink",
+        "ended",
+        "leftover",
+        "started",
+    )
 
     def __init__(self, sink: ResponseSink, method: bytes) -> None:
         self._sink = sink
@@ -181,15 +202,22 @@ class ResponseReader:
         self._head = _HeadBuffer(LARGEST_RESPONSE_HEAD, _NEVER_IN_A_RESPONSE)
         self._body: Body | None = None
         self._informational = 0
+        self._pieces = 0
         self.started = False
         """Whether anything has arrived."""
         self.ended = False
         self.leftover = b""
         """What came behind the response: the first bytes of a tunnel, or what nobody asked for."""
 
+    @property
+    def is_laborious(self) -> bool:
+        """Whether taking the last read apart took so long that others should have their turn now."""
+        return self._pieces > _MANY_PIECES
+
     def feed(self, data: bytes) -> None:
         """Take what arrived. Raises `InstanceInvalid`: nothing can be read after that."""
         self.started = True
+        self._pieces = 0
         while data and not self.ended:
             data = self._read_body(self._body, data) if self._body is not None else self._read_head(data)
         self.leftover += data
@@ -236,6 +264,7 @@ class ResponseReader:
 
     def _read_body(self, body: Body, data: bytes) -> bytes:
         payload, rest = body.decode(data)
+        self._pieces = body.pieces
         if payload:
             self._sink.response_body_received(payload)
         if rest is None:

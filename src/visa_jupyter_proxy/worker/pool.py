@@ -41,6 +41,7 @@ class Pool:
         """Every open connection, for the worker's tick."""
         self.hangups = hangups
         self.now: Callable[[], float] = loop.time
+        self.soon: Callable[[Callable[[], None]], object] = loop.call_soon
         self.response_timeout_s = response_timeout_s
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s

@@ -4,6 +4,7 @@ An exchange needs two connections, so it can be tested with bytes alone; the con
 needs the pool that has opened it.
 """
 
+from collections.abc import Callable
 from enum import IntFlag
 from typing import Protocol
 
@@ -17,6 +18,7 @@ class Hold(IntFlag):
     NOT_CONNECTED = 1
     UPSTREAM_FULL = 2
     PIPELINED = 4
+    OTHERS_TURN = 8
 
 
 class DownstreamPort[Exchange](Protocol):
@@ -83,6 +85,9 @@ class PoolPort[Upstream](Protocol):
 
     def now(self) -> float:
         """Return the loop's clock."""
+
+    def soon(self, callback: Callable[[], None]) -> object:
+        """Call back in the next turn of the loop, when others have had theirs."""
 
     def keep(self, upstream: Upstream) -> None:
         """Take back a connection on which a response has just ended."""

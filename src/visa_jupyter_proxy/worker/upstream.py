@@ -46,6 +46,8 @@ class Upstream(asyncio.Protocol):
         self._reader: ResponseReader | None = None
         self._response: Response | None = None
         self._watched = NOT_WATCHED
+        self._held = False
+        """Whether the client is full."""
 
     @property
     def is_usable(self) -> bool:
@@ -74,6 +76,7 @@ class Upstream(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Stop reading: the client is full."""
+        self._held = True
         if self.transport is not None:
             self.transport.pause_reading()
             if self._watched == NOT_WATCHED:
@@ -81,6 +84,7 @@ class Upstream(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Read on."""
+        self._held = False
         if self.transport is not None:
             self.transport.resume_reading()
 
@@ -119,6 +123,8 @@ class Upstream(asyncio.Protocol):
             self._lost(error)
             self.abort()
             return
+        if reader.is_laborious:
+            self._give_way()
         if reader.ended:
             self._settle(reader)
 
@@ -192,6 +198,16 @@ class Upstream(asyncio.Protocol):
         """End the connection at once, as a reset where something is under way."""
         if self.transport is not None:
             reset(self.transport)
+
+    def _give_way(self) -> None:
+        """Let others have a turn: the loop reads a connection that is never empty many times in a row."""
+        if self.transport is not None:
+            self.transport.pause_reading()
+            self._pool.soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._held:
+            self.resume_reading()
 
     def _settle(self, reader: ResponseReader) -> None:
         """Go on behind a complete response: as a tunnel, back to the pool, or away."""
