@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from support.client import Message, get
 from support.instance import Connection, Script, ok
 from support.refusal import refused
+from visa_jupyter_proxy.worker.downstream import LINGER_S
 from wire.conftest import Wire
 
 _SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: visa.test\r\n\r\n"
@@ -496,6 +498,36 @@ class TestEnds:
             client.through(b"hello")
             may_end.set()
             assert b"world" in client.rest()
+
+    def test_60_243_silence_behind_the_end(self, wire: Wire) -> None:
+        """Half a minute without progress, before a response or in the middle of one, ends both sides.
+
+        A client that has sent FIN may be gone: nothing but silence would ever tell. No setting shortens this.
+        """
+        ended: dict[bytes, float] = {}
+
+        def script(connection: Connection) -> None:
+            target = connection.request().target
+            if target.endswith(b"/events"):
+                connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+            connection.sock.settimeout(3 * LINGER_S)
+            connection.rest()
+            ended[target] = time.monotonic()
+
+        wire.instance.play(script)
+        with wire.client() as waiting, wire.client() as listening:
+            waiting.send(wire.get("/nothing"))
+            listening.send(wire.get("/events"))
+            listening.through(b"data: 1")
+            began = time.monotonic()
+            for client in (waiting, listening):
+                client.finish()
+                client.sock.settimeout(3 * LINGER_S)
+            assert waiting.closed()
+            assert b"\r\n0\r\n" not in listening.rest()
+        wire.instance.wait(lambda: len(ended) == 2)
+        # Deadlines are looked at once a second.
+        assert all(at - began > LINGER_S - 2 for at in ended.values())
 
     def test_60_pipelined_requests_before_the_end(self, wire: Wire) -> None:
         """A complete request behind the first is answered too, or the connection ends; never half of it."""
