@@ -426,7 +426,7 @@ class TestBrokenStore:
                 await node.settle()
 
         run(tmp_path)
-        out = capsys.readouterr().out
+        out = capsys.readouterr().err
         assert 1 == out.count("cannot be written")
         assert 1 == out.count("can be written again")
         assert TOKEN not in out
@@ -453,7 +453,7 @@ class TestBrokenStore:
             )
 
         run(tmp_path)
-        assert "records are lost" in capsys.readouterr().out
+        assert "records are lost" in capsys.readouterr().err
 
     def test_a_journal_that_is_lost_is_begun_anew_with_what_is_open(self, tmp_path: Path) -> None:
         """The files are deleted under a running process: nothing is reported twice, closes still come."""

@@ -390,7 +390,7 @@ class TestDelivery:
                 await to.deliver(after=1)
 
         asyncio.run(main())
-        out = capsys.readouterr().out
+        out = capsys.readouterr().err
         assert 1 == out.count("cannot be reported")
         assert 1 == out.count("reported to VISA again")
         assert TOKEN not in out

@@ -25,8 +25,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import structlog
-
+from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST, Backlog
 from visa_jupyter_proxy.control.journal.records import (
@@ -59,7 +58,7 @@ _LARGEST_RETRY_S: Final = 15.0
 _STOPPED: Final = "proxy stopped"
 _WORKER_LOST: Final = "worker lost"
 
-_log = structlog.get_logger(__name__)
+_log = logs.get()
 
 
 class Notebooks:
@@ -215,7 +214,7 @@ class Notebooks:
                 return
             await self._flush()
         except Exception:  # noqa: BLE001 -- a defect of ours must not end the only writer
-            _log.exception("writing the journal failed")
+            _log.error("writing the journal failed", exc_info=True)
             self._back_off()
 
     async def beat(self) -> bool:

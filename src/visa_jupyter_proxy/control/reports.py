@@ -22,8 +22,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final, override
 
-import structlog
-
+from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal.records import Due, Kind, ReportState
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
 from visa_jupyter_proxy.mailbox import NotebookKey
@@ -41,7 +40,7 @@ CONCURRENT: Final = 16
 LARGEST: Final = 100_000
 """Reports kept in memory."""
 
-_log = structlog.get_logger(__name__)
+_log = logs.get()
 
 
 @dataclass(slots=True, eq=False)
@@ -278,7 +277,7 @@ class Delivery:
             self._outbox.broken_off(report)
             raise
         except Exception:  # noqa: BLE001 -- a defect of ours must not stop the other reports
-            _log.exception("reporting a notebook session failed", kind=report.kind)
+            _log.error("reporting a notebook session failed", kind=report.kind, exc_info=True)
             state = ReportState.PENDING
         if state is ReportState.PENDING:
             self._outbox.failed(report, self._monotonic(), self._jitter())

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import structlog
+from visa_jupyter_proxy import logs
 
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
-_log = structlog.get_logger(__name__)
+_log = logs.get()
 
 
 def is_damage(error: BaseException) -> bool:

@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 from alembic.util.exc import CommandError
 from sqlalchemy import URL, bindparam, event, insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import damage, writing
 from visa_jupyter_proxy.control.journal.migrations import migrate
 from visa_jupyter_proxy.control.journal.records import Due, Record
@@ -31,7 +31,7 @@ FILE: Final = "journal.sqlite3"
 _BUSY_MS: Final = 2000
 """How long SQLite waits for another process; after that the write fails and is tried again."""
 
-_log = structlog.get_logger(__name__)
+_log = logs.get()
 
 
 class JournalError(Exception):
