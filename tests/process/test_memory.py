@@ -10,8 +10,10 @@ from process.conftest import TOKEN, Place, path, request
 from support.client import RawClient, upgrade
 from support.instance import Connection
 from support.proxy import RunningProxy
+from support.streams import MIB, fill, give, in_background, take
 
-MIB: Final = 2**20
+GIB: Final = 1024 * MIB
+TUNNELS: Final = 8
 ALLOWED_GROWTH: Final = 24 * MIB
 """Buffers of a few connections in both directions, and what an allocator keeps; far below any body here."""
 
@@ -77,6 +79,40 @@ def test_173_an_upload_of_2_gib(place: Place) -> None:
     assert client.response().status == 204
     assert [str(size).encode()] == place.instance.received
     assert _peak(proxy) - before < ALLOWED_GROWTH
+
+
+@pytest.mark.parametrize("who", ["client", "instance"])
+def test_166_a_peer_that_stops_reading(place: Place, who: str) -> None:
+    """Whoever sends a gigabyte to it is blocked, in less than a mebibyte for each tunnel; then it goes on."""
+    instances: list[Connection] = []
+    over = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.accept_websocket()
+        instances.append(connection)
+        assert over.wait(100)
+
+    place.instance.play(script)
+    proxy = place.start()
+    clients = []
+    for _ in range(TUNNELS + 1):
+        clients.append(place.client(proxy))
+        assert clients[-1].ask(upgrade(path("/ws"), token=TOKEN)).status == 101
+        place.instance.wait(lambda: len(instances) == len(clients))
+    pairs: list[tuple[RawClient | Connection, RawClient | Connection]] = [
+        (client, instance) if who == "client" else (instance, client)
+        for client, instance in zip(clients, instances, strict=True)
+    ]
+    fill(pairs.pop()[0].sock)  # so that the allocator has seen such a thing
+    before = _peak(proxy)
+    sent = [fill(giver.sock) for giver, _ in pairs]
+    assert _peak(proxy) - before < TUNNELS * MIB
+    giver, taker = pairs[0]
+    sender = in_background(give, giver, GIB - sent[0])
+    assert GIB == take(taker)
+    sender.join(20)
+    assert _peak(proxy) - before < TUNNELS * MIB
+    over.set()
 
 
 @pytest.mark.parametrize("what", ["download", "upload", "tunnel down", "tunnel up"])

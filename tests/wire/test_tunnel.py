@@ -1,20 +1,17 @@
 """After the 101: bytes both ways, whoever is slow, finished or gone (scripts of one and both ends)."""
 
-import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Final
 
 import pytest
 
-from support.client import RawClient, Reader, upgrade
+from support.client import RawClient, upgrade
 from support.instance import Connection, ok, switching
+from support.streams import MIB, fill, give, in_background, take
 from wire.conftest import Wire
 from wire.test_websocket import echo
-
-MIB: Final = 2**20
 
 
 def tunnel(wire: Wire, rest: str = "/ws") -> RawClient:
@@ -22,49 +19,6 @@ def tunnel(wire: Wire, rest: str = "/ws") -> RawClient:
     client = wire.client()
     assert client.ask(upgrade(wire.path(rest), token=wire.token)).status == 101
     return client
-
-
-def take(reader: Reader, count: int | None = None) -> int:
-    """Read and drop `count` bytes, or all until the end; give how many came. Sees resets as `rest` does."""
-    left = -1 if count is None else count - len(reader.buffer)
-    taken, reader.buffer = len(reader.buffer), b""
-    while left:
-        try:
-            got = len(reader.sock.recv(MIB if left < 0 else min(left, MIB)))
-        except ConnectionError:
-            reader.was_reset = True
-            break
-        if not got:
-            break
-        taken, left = taken + got, left - got if left > 0 else left
-    return taken
-
-
-def fill(sock: socket.socket) -> int:
-    """Send until nothing goes out for half a second: every buffer on the way is full. Give how much."""
-    sock.settimeout(0.5)
-    block, sent = bytes(MIB), 0
-    try:
-        for _ in itertools.repeat(None, 200):
-            sent += sock.send(block)
-    except TimeoutError:
-        return sent
-    finally:
-        sock.settimeout(20)
-    raise AssertionError("nobody stops us from sending")
-
-
-def give(end: RawClient | Connection, count: int) -> None:
-    """Send `count` bytes, then FIN."""
-    end.send(bytes(count))
-    end.finish()
-
-
-def in_background(action: Callable[..., None], *arguments: object) -> threading.Thread:
-    """Start a thread."""
-    thread = threading.Thread(target=action, args=arguments)
-    thread.start()
-    return thread
 
 
 def ended(wire: Wire, rest: str = "/ws") -> Callable[[], list[object]]:

@@ -1,0 +1,200 @@
+"""A journal that cannot be written is a fault that is told, and nothing that a browser notices."""
+
+import errno
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from process.conftest import Place, channel, request
+from support.proxy import RunningProxy
+from support.sessions import rows
+
+UNAVAILABLE: Final = "the journal cannot be written; records wait in memory"
+AVAILABLE: Final = "the journal can be written again"
+
+BOUND_BY_PERMISSIONS: Final = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.getuid() == 0 else ()
+)
+"""Runs a command so that root, too, may not write where nobody may."""
+
+
+def journalled(directory: Path) -> list[str]:
+    """Give the session ids in the journal."""
+    query = "SELECT session_id FROM sessions ORDER BY opened_at"
+    return [str(row[0]) for row in rows(directory / "journal.sqlite3", query)]
+
+
+def begin(place: Place, proxy: RunningProxy) -> None:
+    """Have one session in the journal: it is told of when it is written."""
+    assert place.client(proxy).ask(channel("before")).status == 101
+    place.api.wait(lambda: place.sessions().get("before"))
+
+
+def serve_without_a_journal(place: Place, proxy: RunningProxy) -> None:
+    """See that a notebook works, that VISA is told of it, and the operator of the fault."""
+    client = place.client(proxy)
+    assert client.ask(channel("during")).status == 101
+    client.send(b"hello")
+    assert b"hello" == client.exactly(5)
+    assert place.client(proxy).ask(request()).status == 200
+    place.api.wait(lambda: place.sessions().get("during"))
+    proxy.wait(lambda: proxy.records(UNAVAILABLE))
+    assert "error" == proxy.records(UNAVAILABLE)[0]["level"]
+
+
+def recover(place: Place, proxy: RunningProxy, directory: Path) -> None:
+    """See that all is written when it can be."""
+    proxy.wait(lambda: proxy.records(AVAILABLE))
+    assert place.client(proxy).ask(channel("after")).status == 101
+    proxy.wait(lambda: {"during", "after"} <= {*journalled(directory)})
+    assert 0 == proxy.stop()
+    assert not any(place.sessions().values())
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """Allow nobody to write."""
+    directory.mkdir()
+    directory.chmod(0o555)
+    yield
+    directory.chmod(0o755)
+
+
+@contextmanager
+def parent_is_a_file(directory: Path) -> Iterator[None]:
+    """Have a file where the parent should be."""
+    directory.parent.write_text("not a directory")
+    yield
+    directory.parent.unlink()
+
+
+class TestTrouble:
+    """What an operator, a disk or another program may do to the data directory."""
+
+    @pytest.mark.parametrize("trouble", [read_only, parent_is_a_file])
+    def test_218_a_directory_that_cannot_be_written(
+        self, place: Place, trouble: Callable[[Path], AbstractContextManager[None]]
+    ) -> None:
+        """From the start; WebSockets are served, the error is visible, and it recovers by itself."""
+        directory = place.directory / "parent" / "data"
+        if trouble is read_only:
+            directory.parent.mkdir()
+        with trouble(directory):
+            proxy = place.start(under=BOUND_BY_PERMISSIONS, STORAGE_DIR=str(directory))
+            serve_without_a_journal(place, proxy)
+        recover(place, proxy, directory)
+
+    def test_218_a_file_that_may_not_grow(self, place: Place) -> None:
+        """A limit of the system, in the middle of everything."""
+        proxy = place.start(ACCESS_LOG="off")  # the log is bound by the limit as well
+        begin(place, proxy)
+        directory = place.directory / "data"
+        before = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+        serve_without_a_journal(place, proxy)
+        resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, before)
+        recover(place, proxy, directory)
+
+    def test_218_a_full_disk(self, place: Place) -> None:
+        """A file system without a byte left, in the middle of everything."""
+        directory = place.directory / "data"
+        directory.mkdir()
+        proxy = place.start(under=_on_a_small_disk(directory))
+        inside = Path(f"/proc/{proxy.pid}/root{directory}")
+        begin(place, proxy)
+        _fill(inside / "ballast")
+        # What SQLite has allotted already may hold some records more.
+        for number in range(200):
+            if proxy.records(UNAVAILABLE):
+                break
+            client = place.client(proxy)
+            assert client.ask(channel(f"S{number}")).status == 101
+            place.api.wait(lambda: len(place.sessions()) == number + 2)  # noqa: B023 -- waited for at once
+        serve_without_a_journal(place, proxy)
+        (inside / "ballast").unlink()
+        proxy.wait(lambda: proxy.records(AVAILABLE))
+        proxy.wait(lambda: {"before", "during"} <= _journalled_inside(proxy, directory))
+        assert 0 == proxy.stop()
+
+    @pytest.mark.parametrize("how", ["foreign files", "missing parents"])
+    def test_218_a_directory_in_which_nothing_is_wrong(self, place: Place, how: str) -> None:
+        """What is not ours is left alone; what is missing is made."""
+        directory = place.directory / "a" / "b" / "data"
+        if how == "foreign files":
+            (directory / "lost+found").mkdir(parents=True, mode=0o700)
+            for name in (".gitkeep", "notes.txt", "journal.sqlite3.bak", "notebook-sessions.json.tmp"):
+                (directory / name).write_text("not ours")
+        proxy = place.start(STORAGE_DIR=str(directory))
+        assert place.client(proxy).ask(channel("S")).status == 101
+        place.api.wait(lambda: place.sessions().get("S"))
+        proxy.wait(lambda: ["S"] == journalled(directory))
+        assert not proxy.records(UNAVAILABLE)
+        assert 0 == proxy.stop()
+        if how == "foreign files":
+            assert "not ours" == (directory / "notes.txt").read_text()
+            assert (directory / "lost+found").is_dir()
+
+
+def test_233_a_write_that_takes_its_time(place: Place) -> None:
+    """While the journal's write is pending, requests, WebSockets and reports go on; then it is written."""
+    proxy = place.start()
+    begin(place, proxy)
+    directory = place.directory / "data"
+    with closing(sqlite3.connect(directory / "journal.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # nobody else can write for as long as we like
+        for number in range(20):
+            client = place.client(proxy)
+            assert client.ask(channel(f"S{number}")).status == 101
+            assert place.client(proxy).ask(request()).status == 200
+        assert ["before"] == journalled(directory)
+        other.execute("ROLLBACK")
+    proxy.wait(lambda: 21 == len(journalled(directory)))
+    place.api.wait(lambda: 21 == len(place.sessions()))
+
+
+def _journalled_inside(proxy: RunningProxy, directory: Path) -> set[str]:
+    """Give the session ids in the journal as the proxy sees it: SQLite resolves links like /proc/N/root."""
+    code = (
+        "import sqlite3, sys; print(*[row[0] for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])])"
+    )
+    enter = ["nsenter", f"--target={proxy.pid}", "--mount"]
+    if os.getuid():
+        enter += ["--user", "--preserve-credentials"]
+    query = "SELECT session_id FROM sessions"
+    done = subprocess.run(  # noqa: S603 -- our own command
+        [*enter, sys.executable, "-c", code, str(directory / "journal.sqlite3"), query],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {*done.stdout.split()}
+
+
+def _fill(ballast: Path) -> None:
+    """Write until nothing fits any more."""
+    with ballast.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError as error:
+                assert errno.ENOSPC == error.errno  # noqa: PT017 -- its number is what matters
+                return
+
+
+def _on_a_small_disk(directory: Path) -> Sequence[str]:
+    """Give the command that runs another with a file system of its own on `directory`."""
+    script = 'mount -t tmpfs -o size=512k none "$0" && exec "$@"'
+    command = ["unshare", "--mount", *(["--map-root-user"] if os.getuid() else []), "sh", "-c", script]
+    tried = subprocess.run(  # noqa: S603 -- our own command
+        [*command, str(directory), "true"], capture_output=True, check=False
+    )
+    if tried.returncode != 0:
+        pytest.skip("no file systems of our own here")
+    return [*command, str(directory)]
