@@ -138,6 +138,22 @@ async def _outlive_an_idle_connection(proxy: RunningProxy) -> None:
     await writer.wait_closed()
 
 
+@pytest.mark.parametrize("seconds", ["60", "0"])
+def test_168_tcp_looks_after_idle_tunnels(place: Place, seconds: str) -> None:
+    """On both connections, unless switched off: a peer that has vanished would stay for ever."""
+    proxy = place.start(TCP_KEEPALIVE_S=seconds)
+    client = place.client(proxy)
+    assert client.ask(upgrade(path("/ws"), token=TOKEN)).status == 101
+    expected = "02" if seconds != "0" else "00"  # proc_pid_net(5): the keep-alive timer, or none
+    for local, remote in ((proxy.port, client.sock.getsockname()[1]), (None, place.instance.port)):
+        timers = [
+            line[5].partition(":")[0]
+            for line in _connections(proxy)
+            if (local is None or line[1].endswith(f":{local:04X}")) and line[2].endswith(f":{remote:04X}")
+        ]
+        assert [expected] == timers
+
+
 @pytest.mark.usefixtures("descriptors")
 def test_217_five_hundred_sessions_at_once(place: Place) -> None:
     """Each is in the journal and at VISA, while they are open and when they have ended."""
@@ -249,11 +265,16 @@ def _wait_for_rest(proxy: RunningProxy) -> None:
     proxy.wait(lambda: _established(proxy) == 0)
 
 
+def _connections(proxy: RunningProxy) -> list[list[str]]:
+    """Read the kernel's table of TCP connections, without what listens: local and remote address, timer."""
+    table = Path(f"/proc/{proxy.worker_pid}/net/tcp").read_text().splitlines()[1:]
+    return [line for line in map(str.split, table) if line[3] != "0A"]
+
+
 def _established(proxy: RunningProxy) -> int:
     """Count the connections of clients that the worker still has."""
     mark = f":{proxy.port:04X}"
-    lines = [line.split() for line in Path(f"/proc/{proxy.worker_pid}/net/tcp").read_text().splitlines()[1:]]
-    sockets = {line[9] for line in lines if line[1].endswith(mark) and line[3] != "0A"}
+    sockets = {line[9] for line in _connections(proxy) if line[1].endswith(mark)}
     held = set()
     for descriptor in Path(f"/proc/{proxy.worker_pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile

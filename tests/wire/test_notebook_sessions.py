@@ -185,6 +185,32 @@ class TestReports:
         about = [r.endpoint for r in told(wire) if json.loads(r.body)["sessionId"] == "A"]
         assert ["open", "close"] == about
 
+    def test_210_an_idle_socket_is_ended_and_told(
+        self, wire: Wire, tmp_path: Path, instance_port: int
+    ) -> None:
+        """With `TUNNEL_IDLE_TIMEOUT_S` silence ends a tunnel, and only silence: one open, one close each."""
+        wire.instance.play(echo)
+        with running_proxy(
+            tmp_path, api_url=wire.api.url, routes=production(instance_port), TUNNEL_IDLE_TIMEOUT_S="2"
+        ) as wire.proxy:
+            with (
+                connect(wire, channels("session_id=idle")) as idle,
+                connect(wire, channels("session_id=busy")) as busy,
+            ):
+
+                def is_idle_ended() -> bool:
+                    busy.send(b"hello")
+                    assert b"hello" == busy.exactly(5)
+                    return (KERNEL, "idle", False) in sessions(wire)
+
+                wire.proxy.wait(is_idle_ended)
+                assert idle.closed()
+                assert (KERNEL, "busy", True) in sessions(wire)
+            wire.api.wait(lambda: not any(active for *_, active in sessions(wire)))
+        for name in ("idle", "busy"):
+            about = [r.endpoint for r in told(wire) if json.loads(r.body)["sessionId"] == name]
+            assert ["open", "close"] == about
+
     def test_212_two_connections_of_one_session(self, wire: Wire) -> None:
         """A reconnected socket is the same session: close is told when the last has ended."""
         wire.instance.play(echo)
