@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from typing import Final, cast, override
 
-from visa_jupyter_proxy.errors import InstanceTimeout, ProxyError, RequestTimeout
+from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
@@ -106,7 +106,7 @@ class Downstream(asyncio.Protocol):
         if exchange is None or self._lingering:
             self._close()
         elif not exchange.request_is_complete:
-            exchange.downstream_lost(self._proxy.now())
+            exchange.fail(BadRequest("the body ends too early"), self._proxy.now())
         else:
             self.deadline = self._proxy.now() + LINGER_S
             self._watch()
@@ -341,6 +341,8 @@ class Downstream(asyncio.Protocol):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer what is no request, or no body, and never read on."""
+        if self._lingering:
+            return  # an early refusal was our last word, and this the rest of that read (rule 5)
         if self._exchange is not None:
             self._exchange.fail(error, self._proxy.now())
             return
