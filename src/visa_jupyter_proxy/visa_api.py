@@ -108,7 +108,7 @@ class VisaApi:
         body = await self._call("GET", f"/jupyter/instances/{instance_id}", token=token)
         try:
             data = _answer.decode(body).data
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Neither text nor position of the decoder: it may quote the answer.
             raise VisaInvalid("the answer about an instance is not what the contract says") from None
         if data.id != instance_id:

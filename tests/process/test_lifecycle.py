@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from process.conftest import Place, channel, request
-from support.client import get
+from support.client import RawClient, get
 from support.instance import Connection, ok
 from support.proxy import PREFIX, environment
 from support.visa_api import Answer, Hold
@@ -162,6 +162,18 @@ class TestStop:
         place.api.wait(lambda: place.sessions() == {"S": False})
         assert place.client(proxy).ask(request()).status == 200
         assert 0 == proxy.stop()
+
+    def test_226_nothing_is_left_of_clients_that_left_while_we_connected(self, place: Place) -> None:
+        """Whenever a client resets, the connection that was made for it ends."""
+        proxy = place.start(DRAIN_S="600")
+        assert place.client(proxy).ask(request()).status == 200
+        for _ in range(300):
+            client = RawClient(proxy.port)
+            client.send(request())
+            client.reset()
+        assert place.client(proxy).ask(request()).status == 200
+        assert 0 == proxy.stop()
+        assert [] == proxy.records("control is gone: draining")
 
     def test_226_an_api_that_hangs_does_not_delay_the_end(self, place: Place) -> None:
         """What could not be reported is kept, and the next process reports it."""

@@ -291,6 +291,12 @@ class TestNonsense:
         assert 502 == wire.ask(wire.get()).status
         assert 0 == wire.instance.connections
 
+    def test_136_an_answer_that_is_no_text(self, wire: Wire) -> None:
+        """JSON whose strings are no UTF-8 is none."""
+        body = b'{"data":{"id":%d,"ipAddress":"\xff"}}' % wire.number
+        wire.api.script("instance", Answer(200, body=body))
+        assert 502 == wire.ask(wire.get()).status
+
     def test_136_nobody_there(self, wire: Wire) -> None:
         """503 with Retry-After while connections are refused."""
         wire.api.down()

@@ -46,6 +46,7 @@ class Upstream(asyncio.Protocol):
         self._reader: ResponseReader | None = None
         self._response: Response | None = None
         self._watched = NOT_WATCHED
+        self._aborted = False
         self._held = False
         """Whether the client is full."""
 
@@ -182,7 +183,13 @@ class Upstream(asyncio.Protocol):
 
     def expired(self, now: float) -> None:
         """End a connection on which no response head came, or that has been idle for long."""
-        self.deadline = math.inf
+        if self.transport is None:
+            return
+        if self._aborted:
+            # uvloop 0.23 says nothing of the end of a connection whose making was cancelled late.
+            self.connection_lost(None)
+            return
+        self.deadline = now + _CLAIM_S
         if self._exchange is not None:
             self._exchange.upstream_lost(InstanceTimeout("no response head in time"), now)
         self.abort()
@@ -197,6 +204,7 @@ class Upstream(asyncio.Protocol):
     def abort(self) -> None:
         """End the connection at once, as a reset where something is under way."""
         if self.transport is not None:
+            self._aborted = True
             reset(self.transport)
 
     def _give_way(self) -> None:

@@ -126,6 +126,11 @@ class Worker:
             server, self._server = self._server, None
             server.close()
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the worker has been told to end."""
+        return self._drain_until is not None
+
     def drain(self, seconds: float) -> None:
         """Accept no more, end what is idle, let the rest finish within `seconds`."""
         if self._drain_until is not None:
@@ -176,7 +181,7 @@ async def serve(listener: socket.socket, pipe: socket.socket) -> None:
     def lost() -> None:
         if not started.done():
             started.set_result(None)
-        elif worker is not None:
+        elif worker is not None and not worker.is_draining:
             logs.get().warning("control is gone: draining")
             worker.drain(worker.drain_s)
 
