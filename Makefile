@@ -11,10 +11,10 @@ BIN := .venv/bin
 CHROMIUM := chromium fonts-dejavu-core
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test lint format cases picture pins clean chromium
+.PHONY: help demo test test-slow lint format cases picture pins clean chromium
 
 help:  ## Show this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 19
 
 demo: .venv/demo.stamp  ## Start VISA (a stand-in), JupyterLab and the proxy, and print the links
 	@$(BIN)/python -m visa_jupyter_proxy demo
@@ -31,6 +31,9 @@ lint: .venv/dev.stamp  ## Check style, types and the direction of imports
 format: .venv/dev.stamp  ## Repair what can be repaired by itself
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
+
+test-slow: .venv/dev.stamp  ## Run only the tests that take half a minute or more (`make test` runs them too)
+	@$(BIN)/python -m pytest -m slow
 
 cases: .venv/dev.stamp  ## Show which cases of the wire are covered, and whether they pass
 	@$(BIN)/python -m pytest --cases -q tests/wire tests/process

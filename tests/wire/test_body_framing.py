@@ -507,6 +507,7 @@ class TestEnds:
             may_end.set()
             assert b"world" in client.rest()
 
+    @pytest.mark.slow
     def test_60_243_silence_behind_the_end(self, wire: Wire) -> None:
         """Half a minute without progress, before a response or in the middle of one, ends both sides.
 
