@@ -1,7 +1,8 @@
 """Which cases of the wire there are, and what became of each in a run: `make cases`.
 
-A case is covered by every test in `tests/wire` and `tests/process` whose name begins with its number:
-`test_56_pipelined_requests...`, `test_62_63_...` for two of them. `docs/behaviour.md` says what they are.
+A case is covered by every test in `tests/wire`, `tests/process` and `tests/fuzz` whose name begins with
+its number: `test_56_pipelined_requests...`, `test_62_63_...` for two of them. `docs/behaviour.md` says
+what they are.
 """
 
 import re
@@ -244,7 +245,7 @@ LATER: Final[dict[int, str]] = {
 }
 """Cases of what is not built yet."""
 
-_NUMBERS: Final = re.compile(r"tests/(?:wire|process)/[^:]*::(?:\w+::)*test_((?:\d+_)+)")
+_NUMBERS: Final = re.compile(r"tests/(?:wire|process|fuzz)/[^:]*::(?:\w+::)*test_((?:\d+_)+)")
 
 
 def numbers(node_id: str) -> Iterator[int]:

@@ -1,0 +1,1 @@
+"""Random mutations of what peers may send, against the running proxy (case 206): `make fuzz`."""

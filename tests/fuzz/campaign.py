@@ -1,0 +1,208 @@
+"""A run: mutated messages for some time against a proxy that is watched, and what was found."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from fuzz.mutation import Stock
+from fuzz.peers import HANG_S, Canary, Clients, Forbidden, Log, MutatedInstance, filled
+from fuzz.seeds import ANSWERS, REQUESTS, WORDS
+from support.proxy import RunningProxy, environment
+from support.usage import descriptors, resident
+from support.visa_api import VisaApiServer, visa_api_thread
+
+_MIB: Final = 2**20
+_CLIENTS: Final = 32
+_ALLOWED_GROWTH: Final = 16 * _MIB
+"""Of the worker's memory, after the first third of the run: what an allocator keeps for itself."""
+
+_API_CONNECTIONS: Final = 20
+"""So many may be open, and are kept for a while; a leak of thousands of connections would leave more."""
+
+_SETTINGS: Final = {
+    "API_TIMEOUT_S": "2",
+    "CACHE_REFRESH_TIME_S": "5",
+    "CONNECT_TIMEOUT_S": "1",
+    "RESPONSE_TIMEOUT_S": "2",
+    "HEADER_TIMEOUT_S": "1",
+    "BODY_TIMEOUT_S": "1",
+    "WRITE_TIMEOUT_S": "1",
+    "IDLE_TIMEOUT_S": "1",
+    "TUNNEL_IDLE_TIMEOUT_S": "1",
+}
+"""Every deadline is met often in a short run."""
+
+_TOKEN: Final = "header.payload-of-the-fuzzer.signature"
+_MUTATED, _CANARY, _FORBIDDEN = 12, 13, 14
+_HOSTS: Final = {_MUTATED: "127.79.0.12", _CANARY: "127.79.0.13", _FORBIDDEN: "127.79.0.14"}
+
+_ALARMING: Final = re.compile(
+    rb'Traceback|never retrieved|never awaited|destroyed but|"level": "(?:error|crit|alert|emerg)"|^[^{]'
+)
+"""What a log must not have; each of its own lines is a JSON object."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has shown."""
+
+    seed: str
+    messages: int
+    statuses: dict[int, int]
+    seen_by_instance: int
+    growth: int
+    """Bytes of memory."""
+    longest: tuple[float, str]
+    """Seconds that a client's connection has lasted, and whose."""
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        statuses = ", ".join(f"{status}: {times}" for status, times in sorted(self.statuses.items()))
+        return (
+            f"seed {self.seed}: {self.messages} messages; {self.seen_by_instance} requests at the instance; "
+            f"answers {statuses}; memory {self.growth / _MIB:+.1f} MiB; "
+            f"longest {self.longest[0]:.1f} s ({self.longest[1]}); problems: {self.problems or 'none'}"
+        )
+
+
+def fuzz(directory: Path, port: int, *, seed: str, seconds: float) -> Outcome:
+    """Run for so long against a proxy of its own; `port` must be free on every loopback address."""
+    with visa_api_thread() as api:
+        api.user(_TOKEN, "fuzzer")
+        for number, owner in ((_MUTATED, "fuzzer"), (_CANARY, "fuzzer"), (_FORBIDDEN, "somebody-else")):
+            api.instance(number, owner=owner, ip=_HOSTS[number])
+        (directory / "proxy.conf.json").write_text(json.dumps(_routes(port)))
+        proxy = RunningProxy(directory, environment(directory, api.url, _SETTINGS))
+        try:
+            proxy.wait_until_it_listens()
+            campaign = _Campaign(proxy, api, port, seed, seconds)
+            outcome = uvloop.run(campaign.run())
+            if proxy.stop() != 0:
+                outcome.problems.append("it did not stop with status 0")
+        finally:
+            proxy.kill()
+    if outcome.problems:
+        recent = "\n".join(f"{who}: {message!r}" for who, message in campaign.log.recent)
+        (directory / "recent.txt").write_text(recent)
+    return outcome
+
+
+def _routes(port: int) -> list[dict[str, Any]]:
+    return [
+        {"match": r"^/jupyter/(\d+).*", "type": "jupyter", "name": "Jupyter", "remotePort": port, "ws": True},
+        {
+            "match": r"^/visafs/(\d+).*",
+            "type": "service",
+            "name": "Visa Files",
+            "remotePort": port,
+            "pathRewrite": {r"^/visafs/\d+/": "/"},
+            "setHeaders": {"x-auth-token": "{computeId}"},
+            "maxBodyBytes": 100,
+        },
+        {
+            "match": r"^/ws/print/(\d+).*",
+            "type": "service",
+            "name": "Visa Printing",
+            "remotePort": port,
+            "ws": True,
+            "pathRewrite": {r"^/ws/print/\d+/": "/socket.io/"},
+        },
+    ]
+
+
+class _Campaign:
+    def __init__(self, proxy: RunningProxy, api: VisaApiServer, port: int, seed: str, seconds: float) -> None:
+        self.log = Log()
+        values = {"ID": str(_MUTATED), "OTHER": str(_FORBIDDEN), "TOKEN": _TOKEN}
+        words = filled(WORDS, values)
+        self._proxy = proxy
+        self._api = api
+        self._port = port
+        self._seed = seed
+        self._seconds = seconds
+        self._clients = Clients(seed, proxy.port, Stock(filled(REQUESTS, values), words), self.log)
+        self._instance = MutatedInstance(seed, Stock(filled(ANSWERS, values), words), self.log)
+        self._canary = Canary(proxy.port, f"/jupyter/{_CANARY}/canary", _TOKEN)
+        self._worker = proxy.worker_pid
+        self._began = time.monotonic()
+        self._read = 0
+        self._warm: int | None = None
+
+    async def run(self) -> Outcome:
+        async with AsyncExitStack() as stack:
+            for number, serve in (
+                (_MUTATED, self._instance.serve),
+                (_CANARY, self._canary.serve),
+                (_FORBIDDEN, Forbidden(self.log).serve),
+            ):
+                await stack.enter_async_context(await asyncio.start_server(serve, _HOSTS[number], self._port))
+            await self._sing()
+            before = descriptors(self._worker)
+            self._began = time.monotonic()
+            await asyncio.gather(
+                *(self._clients.talk_until(self._is_over) for _ in range(_CLIENTS)),
+                self._every(0.2, self._sing),
+                self._every(0.5, self._watch),
+            )
+            if not self.log.problems:
+                await self._settle(before)
+                await self._sing()
+                await self._watch()
+        return Outcome(
+            self._seed,
+            self.log.messages,
+            dict(self.log.statuses),
+            self._instance.seen,
+            resident(self._worker) - (self._warm or 0),
+            self.log.longest,
+            self.log.problems,
+        )
+
+    def _is_over(self) -> bool:
+        return time.monotonic() - self._began > self._seconds or bool(self.log.problems)
+
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+        while not self._is_over():
+            await step()
+            await asyncio.sleep(seconds)
+
+    async def _sing(self) -> None:
+        if not await self._canary.sings():
+            self.log.problem("a plain request did not get its answer")
+
+    async def _watch(self) -> None:
+        """Look at the log, at the process, and at its memory."""
+        with self._proxy.log.open("rb") as log:
+            log.seek(self._read)
+            lines = log.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()  # still being written
+        self._read += sum(map(len, lines))
+        for number, line in enumerate(lines):
+            if _ALARMING.search(line):
+                self.log.problem(b"".join(lines[number : number + 40]).decode(errors="replace"))
+                break
+        if not self._proxy.is_alive() or self._proxy.worker_pid != self._worker:
+            self.log.problem("a process has died")
+        elif self._warm is None and time.monotonic() - self._began > self._seconds / 3:
+            self._warm = resident(self._worker)
+        self._api.requests.clear()  # nobody looks at them, and there are many
+
+    async def _settle(self, before: int) -> None:
+        """Wait until every descriptor is given back, and look at the memory."""
+        allowed = before + _API_CONNECTIONS
+        deadline = time.monotonic() + 2 * HANG_S
+        while descriptors(self._worker) > allowed and time.monotonic() < deadline:  # noqa: ASYNC110 -- /proc
+            await asyncio.sleep(0.1)
+        if (left := descriptors(self._worker)) > allowed:
+            self.log.problem(f"{left - before} descriptors were not given back")
+        if self._warm is not None and resident(self._worker) - self._warm > _ALLOWED_GROWTH:
+            self.log.problem("memory has grown")
