@@ -1,6 +1,7 @@
 """Bodies and tunnels of any size pass in bounded memory, whoever is slow."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -105,7 +106,8 @@ def test_166_a_peer_that_stops_reading(place: Place, who: str) -> None:
     ]
     fill(pairs.pop()[0].sock)  # so that the allocator has seen such a thing
     before = _peak(proxy)
-    sent = [fill(giver.sock) for giver, _ in pairs]
+    with ThreadPoolExecutor(TUNNELS) as threads:
+        sent = [*threads.map(lambda pair: fill(pair[0].sock), pairs)]
     assert _peak(proxy) - before < TUNNELS * MIB
     giver, taker = pairs[0]
     sender = in_background(give, giver, GIB - sent[0])

@@ -190,7 +190,7 @@ class TestMessages:
         assert expected == verdict["client"]["extensions"] == verdict["server"]["extensions"]
 
     @pytest.mark.parametrize("compression", [None, "deflate"])
-    def test_162_64_mebibytes(self, wire: Wire, compression: str | None) -> None:
+    def test_162_a_message_of_64_mebibytes(self, wire: Wire, compression: str | None) -> None:
         """One message of that size, there and back."""
         message = hashlib.sha256(b"seed").digest() * (64 * MIB // 32)
 
@@ -202,7 +202,7 @@ class TestMessages:
         assert digest(message) == verdict["client"]["seen"]
 
     @pytest.mark.parametrize("who", ["client", "server"])
-    def test_162_100_000_tiny_frames(self, wire: Wire, who: str) -> None:
+    def test_162_tiny_frames_by_the_hundred_thousand(self, wire: Wire, who: str) -> None:
         """Each arrives, in order."""
         numbers = [b"%d" % number for number in range(TINY)]
         data = b"".join(frame(2, number, masked=who == "client") for number in numbers)
