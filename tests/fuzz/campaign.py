@@ -41,7 +41,7 @@ _SETTINGS: Final = {
 """Every deadline is met often in a short run."""
 
 _TOKEN: Final = "header.payload-of-the-fuzzer.signature"
-_MUTATED, _CANARY, _FORBIDDEN = 12, 13, 14
+_MUTATED, _FORBIDDEN, _CANARY = 12, 13, 770_014  # far from what a mutation makes of 12
 _HOSTS: Final = {_MUTATED: "127.79.0.12", _CANARY: "127.79.0.13", _FORBIDDEN: "127.79.0.14"}
 
 _ALARMING: Final = re.compile(
