@@ -1,8 +1,13 @@
 """Options of the whole suite."""
 
 import pytest
+from hypothesis import settings
 
 from support.cases import Cases
+
+# How long an example takes says something of the machine, nothing of what is tested.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,13 +1,12 @@
 """Where messages begin and end, however their bytes are cut (RFC 9112 6 and 7, case 63)."""
 
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from support.reading import Told, cut, read_requests, read_response, same
 from visa_jupyter_proxy.errors import (
     BadRequest,
     HeadTooLarge,
@@ -21,92 +20,11 @@ from visa_jupyter_proxy.worker.framing import (
     RequestReader,
     ResponseReader,
 )
-from visa_jupyter_proxy.worker.http1 import DEFAULT_LIMITS, Fields, Request, Response
-
-type Story = tuple[tuple[object, ...], ...]
-"""What a sink was told, the pieces of a body joined."""
+from visa_jupyter_proxy.worker.http1 import DEFAULT_LIMITS
 
 _HEAD = b"POST /x HTTP/1.1\r\nHost: v\r\n"
 _CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 _CHUNKED_RESPONSE = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class Told:
-    """A sink of either reader that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[object, ...]] = []
-
-    def request_received(self, request: Request) -> None:
-        """Keep a head."""
-        self.calls.append(("head", request.method, request.target, request.fields, request.special))
-
-    def response_received(self, response: Response) -> None:
-        """Keep a head."""
-        self.calls.append(("head", response.status, response.reason, response.fields, response.special))
-
-    def body_received(self, payload: bytes) -> None:
-        """Keep a piece of a body."""
-        assert payload
-        if self.calls[-1][0] == "body":
-            payload = b"".join([self.calls.pop()[1], payload])  # type: ignore[list-item]
-        self.calls.append(("body", payload))
-
-    response_body_received = body_received
-
-    def request_ended(self, trailers: Fields) -> None:
-        """Keep an end."""
-        self.calls.append(("end", *trailers))
-
-    response_ended = request_ended
-
-
-def _read_requests(pieces: Iterable[bytes]) -> tuple[Story, bool]:
-    """Read requests, each in its turn; return what was told, and whether something was refused."""
-    told = Told()
-    reader = RequestReader(told)
-    try:
-        for piece in pieces:
-            reader.feed(piece)
-            while reader.ended:
-                reader.proceed()
-    except ProxyError:
-        return tuple(told.calls), True
-    return tuple(told.calls), False
-
-
-def _read_response(pieces: Iterable[bytes], method: bytes = b"GET") -> tuple[Story, bool]:
-    told = Told()
-    reader = ResponseReader(told, method)
-    try:
-        for piece in pieces:
-            reader.feed(piece)
-    except InstanceInvalid:
-        return tuple(told.calls), True
-    return (*told.calls, ("leftover", reader.leftover), ("complete", reader.end())), False
-
-
-def _cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[begin:end] for begin, end in pairwise(bounds)]
-
-
-def _last_body(story: Story) -> tuple[Story, bytes]:
-    if story and story[-1][0] == "body":
-        assert isinstance(story[-1][1], bytes)
-        return story[:-1], story[-1][1]
-    return story, b""
-
-
-def _same(read: Callable[[Iterable[bytes]], tuple[Story, bool]], data: bytes, pieces: list[bytes]) -> None:
-    """Compare what whole and cut bytes give; more of a body may be passed on before it is seen to be bad."""
-    whole, refused = read([data])
-    cut, cut_refused = read(pieces)
-    assert refused == cut_refused
-    if refused:
-        (whole, body), (cut, cut_body) = _last_body(whole), _last_body(cut)
-        assert cut_body.startswith(body)
-    assert whole == cut
 
 
 _REQUESTS = [
@@ -169,17 +87,17 @@ class TestCutAnywhere:
     def test_63_requests_cut_in_two_and_into_single_bytes(self, data: bytes) -> None:
         """At every place."""
         for place in range(len(data) + 1):
-            _same(_read_requests, data, [data[:place], data[place:]])
-        _same(_read_requests, data, [data[place : place + 1] for place in range(len(data))])
+            same(read_requests, data, [data[:place], data[place:]])
+        same(read_requests, data, [data[place : place + 1] for place in range(len(data))])
 
     @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
     @pytest.mark.parametrize("data", _RESPONSES, ids=repr)
     def test_63_responses_cut_in_two_and_into_single_bytes(self, data: bytes, method: bytes) -> None:
         """At every place."""
         for place in range(len(data) + 1):
-            _same(lambda pieces: _read_response(pieces, method), data, [data[:place], data[place:]])
+            same(lambda pieces: read_response(pieces, method), data, [data[:place], data[place:]])
         single = [data[place : place + 1] for place in range(len(data))]
-        _same(lambda pieces: _read_response(pieces, method), data, single)
+        same(lambda pieces: read_response(pieces, method), data, single)
 
     @given(
         st.lists(st.sampled_from(_REQUESTS), min_size=1, max_size=4).map(b"".join),
@@ -187,7 +105,7 @@ class TestCutAnywhere:
     )
     def test_63_pipelined_requests_cut_anywhere(self, data: bytes, places: list[int]) -> None:
         """Several in a row, the bad ones at any position."""
-        _same(_read_requests, data, _cut(data, places))
+        same(read_requests, data, cut(data, places))
 
     @given(st.data())
     def test_63_mutated_messages_cut_anywhere(self, data: st.DataObject) -> None:
@@ -200,8 +118,8 @@ class TestCutAnywhere:
             message[place : place + width] = data.draw(
                 st.sampled_from([b"", b"\r", b"\n", b"\r\n", b"\x00", b" ", b":", b"0", b";", b"\xff", b"\t"])
             )
-        pieces = _cut(bytes(message), data.draw(st.lists(st.integers(0, 4000), max_size=8)))
-        _same(_read_requests if seed in _REQUESTS else _read_response, bytes(message), pieces)
+        pieces = cut(bytes(message), data.draw(st.lists(st.integers(0, 4000), max_size=8)))
+        same(read_requests if seed in _REQUESTS else read_response, bytes(message), pieces)
 
     @pytest.mark.parametrize("surplus", range(-4, 5))
     def test_63_a_head_at_the_limit_cut_near_its_end(self, surplus: int) -> None:
@@ -211,14 +129,14 @@ class TestCutAnywhere:
         fill = DEFAULT_LIMITS.head_bytes + surplus - len(empty) + 2
         data = _HEAD + fields % (b"a" * fill, *(b"",) * 7) + b"\r\n"
         for place in range(len(data) - 6, len(data) + 1):
-            _same(_read_requests, data, [data[:place], data[place:]])
+            same(read_requests, data, [data[:place], data[place:]])
 
     @pytest.mark.parametrize("surplus", range(-3, 4))
     def test_63_a_chunk_line_at_the_limit_cut_near_its_end(self, surplus: int) -> None:
         """The same for the line of a chunk."""
         data = _CHUNKED + b"1;" + b"a" * (4094 + surplus) + b"\r\na\r\n0\r\n\r\n"
         for place in range(len(data) - 16, len(data) + 1):
-            _same(_read_requests, data, [data[:place], data[place:]])
+            same(read_requests, data, [data[:place], data[place:]])
 
 
 class TestAnyBytes:
@@ -228,17 +146,17 @@ class TestAnyBytes:
     @example([b"\x16\x03\x01\x02\x00", b"\x01\x00"])
     def test_3_requests(self, pieces: list[bytes]) -> None:
         """Noise is refused, or waits for more."""
-        _read_requests(pieces)
+        read_requests(pieces)
 
     @given(st.lists(st.binary(max_size=200), max_size=8), st.sampled_from([b"GET", b"HEAD"]))
     def test_responses(self, pieces: list[bytes], method: bytes) -> None:
         """All that an instance can do wrong is `InstanceInvalid`."""
-        _read_response(pieces, method)
+        read_response(pieces, method)
 
     @given(st.binary(max_size=300))
     def test_chunked_bodies(self, body: bytes) -> None:
         """Behind a good head."""
-        for read, head in ((_read_requests, _CHUNKED), (_read_response, _CHUNKED_RESPONSE)):
+        for read, head in ((read_requests, _CHUNKED), (read_response, _CHUNKED_RESPONSE)):
             story, _ = read([head + body])
             assert "head" == story[0][0]
 
@@ -262,7 +180,7 @@ class TestChunks:
     def test_what_we_encode_we_read(self, payloads: list[bytes], places: list[int]) -> None:
         """A body comes out as it went in."""
         data = _CHUNKED + b"".join(map(chunk, payloads)) + last_chunk([(b"X-Sum", b"1")])
-        story, refused = _read_requests(_cut(data, places))
+        story, refused = read_requests(cut(data, places))
         body = b"".join(payloads)
         expected = [("body", body)] if body else []
         assert not refused
@@ -279,7 +197,7 @@ class TestChunks:
     )
     def test_45_47_bad_sizes(self, size: bytes) -> None:
         """Refused, and never the end of a message."""
-        for read, head in ((_read_requests, _CHUNKED), (_read_response, _CHUNKED_RESPONSE)):
+        for read, head in ((read_requests, _CHUNKED), (read_response, _CHUNKED_RESPONSE)):
             story, refused = read([head + size + b"\r\nhello\r\n0\r\n\r\n"])
             assert refused
             assert ["head"] == [call[0] for call in story]
@@ -289,7 +207,7 @@ class TestChunks:
     )
     def test_45_good_sizes(self, size: bytes) -> None:
         """Leading zeros are hexadecimal ones, extensions are ignored."""
-        story, refused = _read_requests([_CHUNKED + size + b"\r\nhello\r\n0\r\n\r\n"])
+        story, refused = read_requests([_CHUNKED + size + b"\r\nhello\r\n0\r\n\r\n"])
         assert not refused
         assert (("body", b"hello"), ("end",)) == story[1:]
 
@@ -362,7 +280,7 @@ class TestRequestReader:
 
     def test_71_sixteen_kib_of_cookies_pass(self) -> None:
         """In one field or many."""
-        story, refused = _read_requests([_HEAD + b"Cookie: " + b"a" * 16384 + b"\r\n\r\n"])
+        story, refused = read_requests([_HEAD + b"Cookie: " + b"a" * 16384 + b"\r\n\r\n"])
         assert not refused
         assert ["head", "end"] == [call[0] for call in story]
 
@@ -406,5 +324,5 @@ class TestResponseReader:
     def test_a_head_may_be_larger_than_that_of_a_request(self) -> None:
         """But not without bounds."""
         begin = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: "
-        assert not _read_response([begin + b"a" * (LARGEST_RESPONSE_HEAD - 100) + b"\r\n\r\n"])[1]
-        assert _read_response([begin + b"a" * LARGEST_RESPONSE_HEAD + b"\r\n\r\n"])[1]
+        assert not read_response([begin + b"a" * (LARGEST_RESPONSE_HEAD - 100) + b"\r\n\r\n"])[1]
+        assert read_response([begin + b"a" * LARGEST_RESPONSE_HEAD + b"\r\n\r\n"])[1]
