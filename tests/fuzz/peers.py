@@ -1,6 +1,7 @@
 """Who talks to the proxy: clients and an instance with mutated messages, and a canary with plain ones."""
 
 import asyncio
+import errno
 import re
 import socket
 import struct
@@ -24,6 +25,7 @@ _LIFE_S: Final = 5.0
 
 _READ: Final = 2**16
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) ")
+_TARGET: Final = re.compile(rb"GET (\S+) ")
 _KEY: Final = re.compile(rb"(?i)sec-websocket-key:[ \t]*([^\r\n]*)")
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)
 _REMEMBERED: Final = 2000
@@ -82,8 +84,10 @@ class Clients:
                 self._log.problem(f"client {number}: its connection was not ended within {HANG_S} s")
             except ConnectionRefusedError:
                 self._log.problem(f"client {number}: connection refused")
-            except ConnectionError:
-                pass  # a reset, as it may be
+            except OSError as error:
+                # A reset, as it may be; uvloop says the second of a FIN behind one.
+                if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                    self._log.problem(f"client {number}: {error!r}")
             self._log.longest = max(self._log.longest, (time.monotonic() - began, f"client {number}"))
 
     async def _talk(self, who: str, random: Random) -> None:
@@ -138,7 +142,7 @@ class MutatedInstance:
             async with asyncio.timeout(_LIFE_S):
                 while await self._answer(f"instance {number}", random, reader, writer):
                     continue
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+        except (OSError, asyncio.IncompleteReadError):  # TimeoutError among them
             pass  # the proxy has gone, or has been waiting for more of an answer: it may do so for ever
         finally:
             writer.transport.abort()
@@ -185,10 +189,9 @@ class Canary:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer each request with its target."""
         try:
-            while head := await _head(reader):
-                target = head.split(b" ")[1]
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(target), target))
-        except (ConnectionError, asyncio.IncompleteReadError):
+            while found := _TARGET.match(await _head(reader)):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(found[1]), found[1]))
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.transport.abort()
