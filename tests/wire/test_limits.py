@@ -233,6 +233,28 @@ class TestBodies:
         wire.instance.wait(lambda: wire.instance.received)
         assert [b"reset"] == wire.instance.received
 
+    def test_75_a_body_that_the_instance_does_not_take(self, wire: Wire) -> None:
+        """504 when it has taken nothing for a while: that is not the client's fault."""
+        over = threading.Event()
+
+        def script(connection: Connection) -> None:
+            connection.request_head()
+            assert over.wait(20)
+            wait_for_the_end(connection)
+
+        wire.instance.play(script)
+        with wire.client() as client:
+            client.send(wire.get("/x", f"Content-Length: {2**30}", method="PUT"))
+            sender = threading.Thread(target=client.send_in_pieces, args=(bytes(64 * _MIB), _MIB))
+            sender.start()
+            assert 504 == client.response().status
+            over.set()
+            client.sock.shutdown(socket.SHUT_RDWR)
+            sender.join(20)
+            assert not sender.is_alive()
+        wire.instance.wait(lambda: wire.instance.received)
+        assert [b"reset"] == wire.instance.received
+
     def test_75_a_body_that_is_slow(self, wire: Wire) -> None:
         """As long as bytes come, it may take more than the deadline in all."""
         length = 16
