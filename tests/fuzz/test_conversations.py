@@ -49,25 +49,25 @@ def _is_clean(head: bytes) -> bool:
 
 
 class TestReaders:
-    """The same bytes, in any pieces, are the same messages."""
+    """The same bytes, in any pieces, are the same messages (case 63)."""
 
     @_often
     @given(_requests, _places)
-    def test_63_requests(self, message: bytes, places: list[int]) -> None:
+    def test_requests_cut_anywhere(self, message: bytes, places: list[int]) -> None:
         """And nothing is raised but what has an answer."""
         same(read_requests, message, cut(message, places))
 
     @_often
     @given(_answers, _places, st.sampled_from([b"GET", b"HEAD"]))
-    def test_63_answers(self, message: bytes, places: list[int], method: bytes) -> None:
+    def test_answers_cut_anywhere(self, message: bytes, places: list[int], method: bytes) -> None:
         """Likewise."""
         same(lambda pieces: read_response(pieces, method), message, cut(message, places))
 
 
 @_often
 @given(_requests, _places, st.integers(0, 4))
-def test_53_54_what_the_instance_gets_is_one_request(message: bytes, places: list[int], when: int) -> None:
-    """Whole or cut short, it is framed once, its head is clean, and nothing is behind it."""
+def test_what_the_instance_gets_is_one_request(message: bytes, places: list[int], when: int) -> None:
+    """Whole or cut short, it is framed once, its head is clean, and nothing is behind it (cases 53, 54)."""
     talk = Conversation(JUPYTER, FILES, grant=granted())
     try:
         for number, piece in enumerate(cut(message, places)):
@@ -110,10 +110,10 @@ def _check_request(talk: Conversation, sent: bytes) -> None:
     how=st.sampled_from(["closes", "resets", "stays"]),
     upgrade=st.booleans(),
 )
-def test_176_177_178_180_what_the_client_gets_is_one_answer(
+def test_what_the_client_gets_is_one_answer(
     answer: bytes, places: list[int], method: str, version: str, how: str, *, upgrade: bool
 ) -> None:
-    """It is complete for the client exactly when it was for us, and its head is clean."""
+    """It is complete for the client exactly when it was for us, and its head is clean (cases 176 to 180)."""
     fields = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"] if upgrade else []
     key = [f"Sec-WebSocket-Key: {_KEY.decode()}"] if upgrade else []
     talk = Conversation(JUPYTER, grant=granted())
