@@ -149,7 +149,10 @@ def test_168_tcp_looks_after_idle_tunnels(place: Place, seconds: str) -> None:
         timers = [
             line[5].partition(":")[0]
             for line in _connections(proxy)
-            if (local is None or line[1].endswith(f":{local:04X}")) and line[2].endswith(f":{remote:04X}")
+            if line[3]
+            == "01"  # established: those of a moment ago, on the same port, still wait for their end
+            and (local is None or line[1].endswith(f":{local:04X}"))
+            and line[2].endswith(f":{remote:04X}")
         ]
         assert [expected] == timers
 
