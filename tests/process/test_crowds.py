@@ -19,6 +19,9 @@ from support.proxy import RunningProxy
 from support.sessions import rows
 
 TUNNELS: Final = 2000
+ESTABLISHED: Final = "01"
+"""In the kernel's table; connections of a moment ago wait there for their end, on the same port."""
+
 LARGEST_TUNNEL: Final = 32 * 1024
 """Bytes of the worker's memory; nginx takes 35 KB, HAProxy 4 KB, an uvloop transport pair about 7 KB."""
 
@@ -149,8 +152,7 @@ def test_168_tcp_looks_after_idle_tunnels(place: Place, seconds: str) -> None:
         timers = [
             line[5].partition(":")[0]
             for line in _connections(proxy)
-            if line[3]
-            == "01"  # established: those of a moment ago, on the same port, still wait for their end
+            if line[3] == ESTABLISHED
             and (local is None or line[1].endswith(f":{local:04X}"))
             and line[2].endswith(f":{remote:04X}")
         ]
