@@ -15,27 +15,16 @@ from visa_jupyter_proxy.errors import (
     NotImplementedHere,
     ProxyError,
     TargetTooLong,
-    UpgradeRequired,
     VersionNotSupported,
 )
 from visa_jupyter_proxy.worker.http1 import (
     Request,
-    accepts_websocket,
     options,
     parse_request,
     parse_response,
     request_head,
     response_head,
 )
-
-_WEBSOCKET = (
-    b"Connection: keep-alive, Upgrade",
-    b"Upgrade: WebSocket",
-    b"Sec-WebSocket-Version: 13",
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
-_ACCEPT = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-"""The answer to that key: both are the example of RFC 6455 1.3."""
 
 
 def _request(*fields: bytes, line: bytes = b"GET /x HTTP/1.1", host: bytes = b"Host: visa.test") -> Request:
@@ -392,78 +381,6 @@ class TestKeepAlive:
     ) -> None:
         """`close` wins."""
         assert expected is _request(b"Connection: " + connection, line=line).keep_alive
-
-
-class TestWebSockets:
-    """RFC 6455 4.1 and 4.2.1."""
-
-    def test_146_what_browsers_send(self) -> None:
-        """In their spellings."""
-        assert _request(*_WEBSOCKET).websocket
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            (b"Connection: Upgrade", b"Upgrade: h2c"),
-            (b"Connection: Upgrade", b"Upgrade: foo"),
-            (b"Upgrade: websocket",),
-            (b"Connection: keep-alive", *_WEBSOCKET[1:]),
-        ],
-    )
-    def test_144_241_other_upgrades_are_ignored(self, fields: tuple[bytes, ...]) -> None:
-        """As if they had not been offered, a body included (RFC 9110 7.8)."""
-        request = _request(*fields, b"Content-Length: 5", line=b"POST /x HTTP/1.1")
-        assert (False, 5) == (request.websocket, request.length)
-        assert not _request(*fields).websocket
-
-    @pytest.mark.parametrize("line", [b"POST /x HTTP/1.1", b"GET /x HTTP/1.0"])
-    def test_only_get_of_http_1_1_upgrades(self, line: bytes) -> None:
-        """Others are plain requests."""
-        assert not _request(*_WEBSOCKET, line=line).websocket
-
-    @pytest.mark.parametrize(
-        "key",
-        [
-            (),
-            (b"Sec-WebSocket-Key: abc",),
-            (b"Sec-WebSocket-Key:",),
-            (_WEBSOCKET[3], _WEBSOCKET[3]),
-            (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==, x",),
-        ],
-    )
-    def test_147_242_one_valid_key(self, key: tuple[bytes, ...]) -> None:
-        """16 bytes in base64, once."""
-        _refused(BadRequest, *_WEBSOCKET[:3], *key)
-
-    @pytest.mark.parametrize(
-        "version", [(), (b"Sec-WebSocket-Version: 8",), (b"Sec-WebSocket-Version: 13, 8",)]
-    )
-    def test_147_one_version(self, version: tuple[bytes, ...]) -> None:
-        """426 tells which (RFC 6455 4.4)."""
-        _refused(UpgradeRequired, *_WEBSOCKET[:2], *version, _WEBSOCKET[3])
-
-    @pytest.mark.parametrize("body", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
-    def test_a_body_is_refused(self, body: bytes) -> None:
-        """Nothing would tell whether its bytes are frames."""
-        _refused(BadRequest, *_WEBSOCKET, body)
-
-    @pytest.mark.parametrize(
-        ("fields", "expected"),
-        [
-            ((b"Connection: Upgrade", b"Upgrade: WebSocket", _ACCEPT), True),
-            ((b"Connection: keep-alive, upgrade", b"Upgrade: websocket", _ACCEPT), True),
-            ((b"Upgrade: websocket", _ACCEPT), False),
-            ((b"Connection: Upgrade", _ACCEPT), False),
-            ((b"Connection: Upgrade", b"Upgrade: foo", _ACCEPT), False),
-            ((b"Connection: Upgrade", b"Upgrade: websocket"), False),
-            ((b"Connection: Upgrade", b"Upgrade: websocket", _ACCEPT.lower()), False),
-            ((b"Connection: Upgrade", b"Upgrade: websocket", _ACCEPT, _ACCEPT), False),
-        ],
-    )
-    def test_152_the_answer_belongs_to_the_key(self, fields: tuple[bytes, ...], *, expected: bool) -> None:
-        """All three fields, exactly."""
-        response = parse_response(b"\r\n".join([b"HTTP/1.1 101 Switching", *fields, b"", b""]))
-        assert expected is accepts_websocket(_request(*_WEBSOCKET), response)
 
 
 class TestResponses:

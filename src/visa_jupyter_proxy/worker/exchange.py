@@ -24,10 +24,11 @@ from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.fields import response_fields, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, accepts_websocket, response_head
+from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, response_head
 from visa_jupyter_proxy.worker.pages import error_page
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
 from visa_jupyter_proxy.worker.sockets import Transport
+from visa_jupyter_proxy.worker.websocket import accepts_websocket, switching_protocols
 
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that a proxy may send again (RFC 9110 9.2.2)."""
@@ -298,10 +299,8 @@ class Exchange:
         elif not accepts_websocket(self.request, response):
             self.fail(InstanceInvalid("101 that does not accept the WebSocket"), now)
         else:
-            fields = self._fields(response)
-            fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
             self.status, self._answered, self.closing = 101, True, Closing.CLOSE
-            self._downstream.write(response_head(101, b"Switching Protocols", fields))
+            self._downstream.write(switching_protocols(self._fields(response)))
             self.enter(Phase.TUNNEL, now)
 
     def _pass_interim(self, response: Response) -> None:

@@ -21,6 +21,7 @@ from visa_jupyter_proxy.worker.http1 import (
     Response,
 )
 from visa_jupyter_proxy.worker.references import public_cookie, public_location
+from visa_jupyter_proxy.worker.websocket import UPGRADE
 
 _LOCATIONS: Final = ((b"location", b"Location"), (b"content-location", b"Content-Location"))
 _VISIBLE: Final = re.compile(r"[!-~]+")
@@ -145,7 +146,7 @@ def _replaces(route: Route, name: str) -> bool:
 
 def _framing_fields(request: Request, route: Route) -> Fields:
     if request.websocket and route.ws:
-        return [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        return [*UPGRADE]
     if request.chunked:
         return [(b"Transfer-Encoding", b"chunked")]
     if request.length is not None:

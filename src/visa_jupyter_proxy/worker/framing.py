@@ -20,6 +20,7 @@ from visa_jupyter_proxy.worker.http1 import (
     parse_request,
     parse_response,
 )
+from visa_jupyter_proxy.worker.websocket import asks_for_websocket
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 """HAProxy reads 16 KiB, nginx 4 or 8 KiB, Node's client 16 KiB; policies in JupyterLab fields are long."""
@@ -145,6 +146,7 @@ class RequestReader:
             return
         head, rest = taken
         request = parse_request(head, self._limits)
+        request.websocket = asks_for_websocket(request)
         if request.chunked:
             self._body = ChunkedBody(BadRequest)
         elif request.length:

@@ -12,8 +12,6 @@ The start line is matched here, byte by byte: llhttp accepts two spaces, RTSP/1.
 refuses methods that it does not know. llhttp parses the fields.
 """
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -29,7 +27,6 @@ from visa_jupyter_proxy.errors import (
     NotImplementedHere,
     ProxyError,
     TargetTooLong,
-    UpgradeRequired,
     VersionNotSupported,
 )
 
@@ -116,8 +113,6 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]+)(
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _KEEP_ALIVE: Final = re.compile(rb"(timeout|max)[ \t]*=[ \t]*([0-9]{1,9})")
 _UNPRINTABLE: Final = re.compile(rb"[^\t -~\x80-\xff]")
-_WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
-_WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class _Head:
@@ -156,7 +151,7 @@ class Request(_Head):
     host: bytes | None
     """None for HTTP/1.0 without one."""
     websocket: bool
-    """Whether it asks for a WebSocket, in a valid way (RFC 6455 4.2.1)."""
+    """Whether it asks for a WebSocket, in a valid way: `framing` sets what `websocket` finds."""
 
     @property
     def has_body(self) -> bool:
@@ -233,7 +228,6 @@ def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
     request.host = _host(request)
     request.target = _origin_form(target, request.host)
     _check_request(request)
-    request.websocket = _asks_for_websocket(request)
     return request
 
 
@@ -355,33 +349,6 @@ def _check_request(request: Request) -> None:
     expect = request.special.get(b"expect")
     if expect is not None and (len(expect) > 1 or expect[0].lower() != b"100-continue"):
         raise ExpectationFailed("unknown expectation")
-
-
-def _asks_for_websocket(request: Request) -> bool:
-    """Whether to upgrade. Any other protocol is not one of ours, and is ignored (RFC 9110 7.8)."""
-    if b"upgrade" not in request.connection or request.method != b"GET" or request.minor == 0:
-        return False
-    if b"websocket" not in options(request.special.get(b"upgrade")):
-        return False
-    if request.has_body:
-        raise BadRequest("WebSocket request with a body")
-    keys = request.special.get(b"sec-websocket-key", ())
-    if len(keys) != 1 or not _WEBSOCKET_KEY.fullmatch(keys[0]):
-        raise BadRequest("bad Sec-WebSocket-Key")
-    if request.special.get(b"sec-websocket-version") != [b"13"]:
-        raise UpgradeRequired("another WebSocket version")
-    return True
-
-
-def accepts_websocket(request: Request, response: Response) -> bool:
-    """Whether a 101 is the right answer to this very WebSocket request (RFC 6455 4.1)."""
-    key = request.one(b"sec-websocket-key") or b""
-    digest = hashlib.sha1(key + _WEBSOCKET_GUID, usedforsecurity=False).digest()
-    return (
-        b"upgrade" in response.connection
-        and options(response.special.get(b"upgrade")) == [b"websocket"]
-        and response.special.get(b"sec-websocket-accept") == [base64.b64encode(digest)]
-    )
 
 
 def keep_alive_limits(response: Response) -> dict[bytes, int]:
