@@ -22,6 +22,7 @@ from visa_jupyter_proxy.errors import (
 from visa_jupyter_proxy.visa_api import Instance, VisaApi
 from visa_jupyter_proxy.worker import authorization as module
 from visa_jupyter_proxy.worker.authorization import MOST_WAITING, Authorization
+from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
 
 _REUSE_S = 60.0
@@ -72,7 +73,7 @@ class Setting:
 
     async def grant(self, token: str = "token", instance_id: int = 12, client: str = "a") -> Grant:
         """Ask as a request would."""
-        return await self.authorization.grant(token, instance_id, client)
+        return await self.authorization.grant(AccessToken(token), instance_id, client)
 
     def ask(self, token: str = "token", instance_id: int = 12, client: str = "a") -> asyncio.Task[Grant]:
         """Ask in a task of its own."""

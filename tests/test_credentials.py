@@ -8,12 +8,17 @@ from support.messages import request
 from visa_jupyter_proxy.errors import NoToken
 from visa_jupyter_proxy.worker.credentials import (
     LONGEST_TOKEN,
-    access_token,
+    Credentials,
     sets_token,
     uses_cookie,
     without_bearer,
     without_token,
 )
+from visa_jupyter_proxy.worker.http1 import Request
+
+
+def _token(made: Request) -> str:
+    return Credentials(made).token.text
 
 
 class TestFinding:
@@ -35,7 +40,7 @@ class TestFinding:
     )
     def test_122_a_token(self, field: bytes) -> None:
         """Without any white space around it."""
-        assert "T" == access_token(request(field))
+        assert "T" == _token(request(field))
 
     @pytest.mark.parametrize(
         "fields",
@@ -77,17 +82,17 @@ class TestFinding:
     def test_113_122_to_129_no_token(self, fields: tuple[bytes, ...]) -> None:
         """None, one that has not the form of one, or several that differ."""
         with pytest.raises(NoToken):
-            access_token(request(*fields))
+            _token(request(*fields))
 
     def test_128_no_token_in_the_query(self) -> None:
         """It would stand in every log."""
         with pytest.raises(NoToken):
-            access_token(request(line=b"GET /jupyter/12/x?token=T&access_token=T HTTP/1.1"))
+            _token(request(line=b"GET /jupyter/12/x?token=T&access_token=T HTTP/1.1"))
 
     def test_120_the_bearer_value_decides_alone(self) -> None:
         """Good or bad."""
         both = request(b"Authorization: Bearer T", b"Cookie: access_token=U")
-        assert ("T", False) == (access_token(both), uses_cookie(both))
+        assert ("T", False) == (_token(both), uses_cookie(both))
 
     @pytest.mark.parametrize(
         "value", [b"token abc", b"Basic dTpw", b"Bearers T", b"Bearer.T x", b"x Bearer T"]
@@ -95,17 +100,17 @@ class TestFinding:
     def test_92_another_scheme_is_the_application_s(self, value: bytes) -> None:
         """Then the cookie counts, and the field goes on."""
         both = request(b"Authorization: " + value, b"Cookie: access_token=T")
-        assert ("T", True) == (access_token(both), uses_cookie(both))
+        assert ("T", True) == (_token(both), uses_cookie(both))
         assert [value] == without_bearer([value])
 
     @pytest.mark.parametrize("token", [b"T", b"T=", b"T==", b"U", b"a.b-c_d~e+f/g=", b"a" * LONGEST_TOKEN])
     def test_119_a_token_is_what_came(self, token: bytes) -> None:
         """Not decoded, padded or compared with anything."""
-        assert token.decode() == access_token(request(b"Authorization: Bearer " + token))
+        assert token.decode() == _token(request(b"Authorization: Bearer " + token))
 
     def test_123_the_same_token_in_two_cookie_fields(self) -> None:
         """Nothing depends on the order."""
-        assert "T" == access_token(request(b"Cookie: access_token=T", b"Cookie: a=1; access_token=T"))
+        assert "T" == _token(request(b"Cookie: access_token=T", b"Cookie: a=1; access_token=T"))
 
 
 class TestTakingOut:

@@ -3,21 +3,24 @@
 import pytest
 
 from support.conversation import FILES, JUPYTER, granted
+from support.messages import fields as fields_of
 from support.messages import request, response
 from visa_jupyter_proxy.errors import InstanceNotReady
 from visa_jupyter_proxy.routes import Route, Router
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.fields import request_fields, response_fields, trailer_fields
+from visa_jupyter_proxy.worker.credentials import Credentials
+from visa_jupyter_proxy.worker.fields import request_lines, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Fields, Request, Response
+from visa_jupyter_proxy.worker.http1 import Request, Response
+from visa_jupyter_proxy.worker.lines import Fields
 
 _OURS = [
     (b"Host", b"visa.test"),
     (b"X-Forwarded-For", b"192.0.2.7"),
     (b"X-Forwarded-Proto", b"http"),
-    (b"X-Forwarded-Host", b"visa.test"),
     (b"X-Real-IP", b"192.0.2.7"),
+    (b"X-Forwarded-Host", b"visa.test"),
     (b"X-Request-Id", b"id-1"),
 ]
 
@@ -26,13 +29,16 @@ def _sent(
     made: Request, route: Route = JUPYTER, grant: Grant | None = None, client: Client | None = None
 ) -> Fields:
     match = Router([route]).match(made.target, websocket=made.websocket)
-    return request_fields(made, match, grant or granted(12), client or Client("192.0.2.7"), b"id-1")
+    client = client or Client("192.0.2.7")
+    return fields_of(
+        request_lines(made, match, grant or granted(12), client, Credentials(made), request_id=b"id-1")
+    )
 
 
 def _received(made: Response) -> Fields:
     asked = request()
     match = Router([JUPYTER]).match(asked.target, websocket=False)
-    return response_fields(made, asked, match, granted(12), Client("192.0.2.7"))
+    return fields_of(response_lines(made, asked, match, granted(12), Client("192.0.2.7")))
 
 
 def _files(*set_headers: tuple[str, str]) -> Route:

@@ -12,9 +12,11 @@ from typing import Final
 import pytest
 
 from support.llhttp_corpus import Block, Field, Message, blocks
+from support.messages import fields as fields_of
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.worker.framing import RequestReader, ResponseReader
-from visa_jupyter_proxy.worker.http1 import REQUEST_SPECIAL, RESPONSE_SPECIAL, Fields, Request, Response
+from visa_jupyter_proxy.worker.http1 import REQUEST_SPECIAL, RESPONSE_SPECIAL, Request, Response
+from visa_jupyter_proxy.worker.lines import Fields
 
 _TARGET = "the target is no path, or names another authority than Host (cases 8, 12, 238)"
 _PROTOCOL = "only HTTP/1.1 and HTTP/1.0 are spoken (cases 1, 2, 236)"
@@ -98,7 +100,7 @@ class _Sink:
     response_ended = request_ended
 
     def _head(self, head: Request | Response, start: tuple[bytes, ...], special: frozenset[bytes]) -> None:
-        fields = [(name.lower(), value) for name, value in head.fields]
+        fields = [(name.lower(), value) for name, value in fields_of(head.lines)]
         for name, values in head.special.items():
             if name in special or name.startswith(b"x-forwarded-"):
                 fields += [(name, value) for value in values]

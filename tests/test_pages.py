@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from support.messages import fields
 from visa_jupyter_proxy import errors
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.worker.http1 import parse_response, response_head
@@ -26,20 +27,20 @@ class TestEveryError:
 
     def test_203_the_head_is_complete(self, error: type[ProxyError]) -> None:
         """With its length, and what keeps browsers and caches from making more of it."""
-        reason, fields, body = error_page(error("10.0.0.12 secret"), b"id-1", b"today")
-        head = parse_response(response_head(error.status, reason, fields))
+        reason, lines, body = error_page(error("10.0.0.12 secret"), b"id-1", b"today")
+        head = parse_response(response_head(error.status, reason, lines))
         assert (error.status, len(body)) == (head.status, head.length)
-        sent = dict(head.fields)
+        sent = dict(fields(head.lines))
         assert (b"application/json", b"no-store", b"nosniff", b"today") == (
             sent[b"Content-Type"],
             sent[b"Cache-Control"],
             sent[b"X-Content-Type-Options"],
             sent[b"Date"],
         )
-        assert b"secret" not in b"".join(map(b"".join, fields)) + reason
+        assert b"secret" not in b"".join(lines) + reason
 
     def test_what_a_status_demands(self, error: type[ProxyError]) -> None:
         """401 a challenge, 405 the methods, 426 the version, 503 when to come again (RFC 9110 15)."""
-        names = {name.lower() for name, _ in error_page(error(""), b"id-1", b"today")[1]}
+        names = {name.lower() for name, _ in fields(error_page(error(""), b"id-1", b"today")[1])}
         needed = {401: b"www-authenticate", 405: b"allow", 426: b"sec-websocket-version", 503: b"retry-after"}
         assert {needed[error.status]} <= names if error.status in needed else b"retry-after" not in names

@@ -17,10 +17,7 @@ def _check_origin(
     proto: bytes | None = None,
     forwarded_host: bytes | None = None,
 ) -> None:
-    client = Client("192.0.2.7")
-    client.host = forwarded_host
-    if proto is not None:
-        client.proto, client.proto_is_known = proto, True
+    client = Client("192.0.2.7", proto=proto, host=forwarded_host)
     Sites([], allowed).check_origin(request(*fields, host=host), client)
 
 

@@ -25,13 +25,15 @@ from typing import Final, override
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
+from visa_jupyter_proxy.worker.credentials import Credentials
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
-from visa_jupyter_proxy.worker.fields import request_fields
+from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.http1 import Fields, Request, request_head
+from visa_jupyter_proxy.worker.http1 import Request, request_head
+from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.sockets import Timed
@@ -362,7 +364,9 @@ class Conversation:
 
     def request_received(self, request: Request) -> None:
         """Begin an exchange."""
-        exchange = Exchange(request, self, Client(CLIENT_ADDRESS), REQUEST_ID, self.now)
+        exchange = Exchange(
+            request, self, Client(CLIENT_ADDRESS), Credentials(request), request_id=REQUEST_ID, now=self.now
+        )
         exchange.match = self._router.match(request.target, websocket=request.websocket)
         exchange.enter(Phase.AUTHORIZE, self.now)
         self._exchange = exchange
@@ -380,9 +384,12 @@ class Conversation:
     def _forward(self, upstream: Upstream) -> None:
         exchange, match = self.exchange, self.exchange.match
         assert match is not None
-        fields = request_fields(exchange.request, match, self.grant, exchange.client, exchange.id)
+        client, credentials = exchange.client, exchange.credentials
+        lines = request_lines(
+            exchange.request, match, self.grant, client, credentials, request_id=exchange.id
+        )
         upstream.attach(exchange)
-        exchange.forward(upstream, request_head(exchange.request.method, match.target, fields), self.now)
+        exchange.forward(upstream, request_head(exchange.request.method, match.target, lines), self.now)
 
     def _turn(self) -> None:
         """Do what the loop does in its next turn: report a connection that was closed."""

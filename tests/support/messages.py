@@ -1,6 +1,7 @@
 """Requests and responses from their lines, for tests of what is made of them."""
 
 from visa_jupyter_proxy.worker.http1 import Request, Response, parse_request, parse_response
+from visa_jupyter_proxy.worker.lines import Fields, Lines
 from visa_jupyter_proxy.worker.websocket import asks_for_websocket
 
 
@@ -17,3 +18,14 @@ def request(
 def response(*fields: bytes, line: bytes = b"HTTP/1.1 200 OK") -> Response:
     """Return the response that has these fields."""
     return parse_response(b"\r\n".join([line, *fields, b"", b""]))
+
+
+def fields(lines: Lines) -> Fields:
+    """Return names and values of field lines."""
+    return [(name, value[1:]) for name, _, value in (line.partition(b":") for line in _split(lines))]
+
+
+def _split(lines: Lines) -> Lines:
+    joined = b"".join(lines)
+    assert not joined or joined.endswith(b"\r\n"), "a line without its end"
+    return joined.split(b"\r\n")[:-1]

@@ -12,7 +12,8 @@ from typing import override
 from support.client import Reader
 from visa_jupyter_proxy.errors import InstanceInvalid, ProxyError
 from visa_jupyter_proxy.worker.framing import RequestReader, ResponseReader
-from visa_jupyter_proxy.worker.http1 import Fields, Request, Response
+from visa_jupyter_proxy.worker.http1 import Request, Response
+from visa_jupyter_proxy.worker.lines import Fields
 
 type Story = tuple[tuple[object, ...], ...]
 """What a sink was told, the pieces of a body joined."""
@@ -26,11 +27,11 @@ class Told:
 
     def request_received(self, request: Request) -> None:
         """Keep a head."""
-        self.calls.append(("head", request.method, request.target, request.fields, request.special))
+        self.calls.append(("head", request.method, request.target, request.lines, request.special))
 
     def response_received(self, response: Response) -> None:
         """Keep a head."""
-        self.calls.append(("head", response.status, response.reason, response.fields, response.special))
+        self.calls.append(("head", response.status, response.reason, response.lines, response.special))
 
     def body_received(self, payload: bytes) -> None:
         """Keep a piece of a body."""

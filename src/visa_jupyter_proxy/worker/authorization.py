@@ -19,6 +19,7 @@ import msgspec
 
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected, VisaBusy
 from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
 
 BRIEF_S: Final = 2.0
@@ -63,13 +64,13 @@ class Authorization:
         self._questions: dict[Key, asyncio.Task[Grant]] = {}
         self._turns = _Turns(patience_s)
 
-    async def grant(self, token: str, instance_id: int, client: str) -> Grant:
+    async def grant(self, token: AccessToken, instance_id: int, client: str) -> Grant:
         """Return what the API grants; suspends only when it has to ask.
 
         Raises `ProxyError`: what the API, or the way to it, refused. `client` is the address whose
         questions are bounded together.
         """
-        key = (hashlib.sha256(token.encode("ascii")).digest(), instance_id)
+        key = (token.digest, instance_id)
         now = self._now()
         grant = self._grants.get(key)
         if grant is not None and grant.expires > now:
@@ -79,10 +80,15 @@ class Authorization:
             raise refusal[1].with_traceback(None)
         question = self._questions.get(key)
         if question is None:
-            question = asyncio.create_task(self._ask(key, token, client))
+            question = asyncio.create_task(self._ask(key, token.text, client))
             self._questions[key] = question
             question.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(question)
+
+    @property
+    def grants_remembered(self) -> int:
+        """How many grants are kept, those that the next tick forgets included."""
+        return len(self._grants)
 
     def forget(self, grant: Grant) -> None:
         """Ask again next time: the instance is not where the API said (case 135)."""

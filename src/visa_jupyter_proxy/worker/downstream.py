@@ -20,10 +20,12 @@ from collections.abc import Callable
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
+from visa_jupyter_proxy.worker.credentials import Credentials
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.http1 import Fields, Request
+from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive, peer_address, reset
@@ -51,6 +53,7 @@ class Downstream(asyncio.Protocol):
         self._peer = ""
         self._reader = RequestReader(self, proxy.head_limits)
         self._exchange: Exchange | None = None
+        self._credentials: Credentials | None = None
         self._task: asyncio.Task[None] | None = None
         self._holds = Hold(0)
         self._full = False
@@ -145,8 +148,10 @@ class Downstream(asyncio.Protocol):
         now = self._proxy.now()
         self._in_head = False
         self.deadline = now + self._proxy.settings.body_timeout_s if request.has_body else math.inf
+        credentials = self._credentials = Credentials.of(request, self._credentials)
         client = self._proxy.client(self._peer, request)
-        exchange = Exchange(request, self, client, self._proxy.request_id(client), now)
+        request_id = self._proxy.request_id(self._peer, request)
+        exchange = Exchange(request, self, client, credentials, request_id=request_id, now=now)
         exchange.draining = self._draining
         self._exchange = exchange
         self._start(exchange)

@@ -21,10 +21,12 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
-from visa_jupyter_proxy.worker.fields import response_fields, trailer_fields
+from visa_jupyter_proxy.worker.credentials import Credentials
+from visa_jupyter_proxy.worker.fields import response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, response_head
+from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
+from visa_jupyter_proxy.worker.lines import Fields, Lines
 from visa_jupyter_proxy.worker.pages import error_page
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
 from visa_jupyter_proxy.worker.sockets import Transport
@@ -32,6 +34,9 @@ from visa_jupyter_proxy.worker.websocket import accepts_websocket, switching_pro
 
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that a proxy may send again (RFC 9110 9.2.2)."""
+
+_CLOSE: Final = b"Connection: close\r\n"
+_KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
 
 
 class Phase(IntEnum):
@@ -71,6 +76,7 @@ class Exchange:
         "bytes_up",
         "client",
         "closing",
+        "credentials",
         "draining",
         "error",
         "grant",
@@ -88,10 +94,13 @@ class Exchange:
         request: Request,
         downstream: DownstreamPort["Exchange"],
         client: Client,
+        credentials: Credentials,
+        *,
         request_id: bytes,
         now: float,
     ) -> None:
         self.request = request
+        self.credentials = credentials
         self.client = client
         self.id = request_id
         self.phase = Phase.ROUTE
@@ -300,63 +309,62 @@ class Exchange:
             self.fail(InstanceInvalid("101 that does not accept the WebSocket"), now)
         else:
             self.status, self._answered, self.closing = 101, True, Closing.CLOSE
-            self._downstream.write(switching_protocols(self._fields(response)))
+            self._downstream.write(switching_protocols(self._lines(response)))
             self.enter(Phase.TUNNEL, now)
 
     def _pass_interim(self, response: Response) -> None:
         if self.request.minor == 1:  # HTTP/1.0 knows none (RFC 9110 15.2)
-            self._downstream.write(response_head(response.status, response.reason, response.fields))
+            self._downstream.write(response_head(response.status, response.reason, response.lines))
 
     def _respond(self, response: Response) -> None:
-        fields = self._fields(response)
+        lines = self._lines(response)
         if b"date" not in response.special:
-            fields.append((b"Date", self._downstream.date()))
-        fields += self._framing(response)
+            lines.append(b"Date: %b\r\n" % self._downstream.date())
+        lines.append(self._framing(response))
         if self.draining or self.request.websocket or not self._request_ended:
             # Behind a refused upgrade there may be frames, never a request (case 149). An answer before
             # the end of the request is the last one, and is better announced as such (RFC 9112 9.6).
             self.closing = Closing.CLOSE
         if self.closing is not Closing.KEEP:
-            fields.append((b"Connection", b"close"))
+            lines.append(_CLOSE)
         elif self.request.minor == 0:
-            fields.append((b"Connection", b"keep-alive"))
+            lines.append(_KEEP_ALIVE)
         self.status, self._answered = response.status, True
-        self._downstream.write(response_head(response.status, response.reason, fields))
+        self._downstream.write(response_head(response.status, response.reason, lines))
 
-    def _fields(self, response: Response) -> Fields:
+    def _lines(self, response: Response) -> Lines:
         match, grant = self.match, self.grant
         assert match is not None  # noqa: S101 -- what is forwarded has both
         assert grant is not None  # noqa: S101
-        fields = response_fields(response, self.request, match, grant, self.client)
-        fields.append((b"X-Request-Id", self.id))
-        return fields
+        lines = response_lines(response, self.request, match, grant, self.client)
+        lines.append(b"X-Request-Id: %b\r\n" % self.id)
+        return lines
 
-    def _framing(self, response: Response) -> Fields:
+    def _framing(self, response: Response) -> bytes:
         """Frame the response for this client (RFC 9112 6)."""
-        length = [] if response.length is None else [(b"Content-Length", b"%d" % response.length)]
-        if self.request.method == b"HEAD" or response.status == 304:
-            return length
         if response.status == 204:
-            return []
-        if length:
-            return length
+            return b""
+        if response.length is not None:
+            return b"Content-Length: %d\r\n" % response.length
+        if self.request.method == b"HEAD" or response.status == 304:
+            return b""
         if self.request.minor == 1:
             self._chunked = True
-            return [(b"Transfer-Encoding", b"chunked")]
+            return b"Transfer-Encoding: chunked\r\n"
         self._until_close = True
         self.closing = Closing.CLOSE
-        return []
+        return b""
 
     def _answer(self, error: ProxyError) -> None:
-        reason, fields, body = error_page(error, self.id, self._downstream.date())
+        reason, lines, body = error_page(error, self.id, self._downstream.date())
         if self.draining or self.request.websocket or not self._request_ended:
             self.closing = Closing.CLOSE
         if self.closing is not Closing.KEEP:
-            fields.append((b"Connection", b"close"))
+            lines.append(_CLOSE)
         elif self.request.minor == 0:
-            fields.append((b"Connection", b"keep-alive"))
+            lines.append(_KEEP_ALIVE)
         self.status, self._answered = error.status, True
-        head = response_head(error.status, reason, fields)
+        head = response_head(error.status, reason, lines)
         self._downstream.write(head if self.request.method == b"HEAD" else head + body)
 
     def _cut_short(self) -> None:

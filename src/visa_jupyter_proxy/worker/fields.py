@@ -9,17 +9,17 @@ from typing import Final
 
 from visa_jupyter_proxy.errors import InstanceNotReady
 from visa_jupyter_proxy.routes import PLACEHOLDER, Match, Route
-from visa_jupyter_proxy.worker.credentials import sets_token, without_bearer, without_token
+from visa_jupyter_proxy.worker.credentials import Credentials, sets_token
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import (
     HOP_BY_HOP,
     REQUEST_SPECIAL,
     RESPONSE_SPECIAL,
-    Fields,
     Request,
     Response,
 )
+from visa_jupyter_proxy.worker.lines import Fields, Lines, name_of, plain
 from visa_jupyter_proxy.worker.references import public_cookie, public_location
 from visa_jupyter_proxy.worker.websocket import UPGRADE
 
@@ -52,55 +52,58 @@ _NOT_IN_TRAILERS: Final = (
 """Fields for framing, routing, authentication and processing must not come late (RFC 9110 6.5.1)."""
 
 
-def request_fields(request: Request, match: Match, grant: Grant, client: Client, request_id: bytes) -> Fields:
-    """Make the fields of the request to the instance."""
-    fields = [*_passing(request, match.route)]
-    host = request.host
-    fields.append((b"Host", host if host is not None else _authority(grant.host)))
-    fields.append((b"X-Forwarded-For", client.chain))
-    fields.append((b"X-Forwarded-Proto", client.proto))
-    if forwarded_host := client.host or host:
-        fields.append((b"X-Forwarded-Host", forwarded_host))
-    if match.public_root and not match.sent_root:
-        fields.append((b"X-Forwarded-Prefix", match.public_root))
-    fields.append((b"X-Real-IP", client.address.encode()))
-    fields.append((b"X-Request-Id", request_id))
-    for name, template in match.route.set_headers:
-        fields.append((name.encode(), _filled(template, grant).encode()))
-    return [*fields, *_framing_fields(request, match.route)]
-
-
-def response_fields(
-    response: Response, request: Request, match: Match, grant: Grant, client: Client
-) -> Fields:
-    """Make the fields of the response to the client, without those of the connection."""
-    host = client.host or request.host
-    cookies = response.special.get(b"set-cookie", ())
-    return [
-        *response.fields,
-        *(
-            (name, public_location(value, match, grant.host, host))
-            for key, name in _LOCATIONS
-            for value in response.special.get(key, ())
-        ),
-        *(
-            (b"Set-Cookie", public_cookie(value, match, request.target))
-            for value in cookies
-            if not sets_token(value)
-        ),
-        *_worker_scope(request, match),
+def request_lines(
+    request: Request,
+    match: Match,
+    grant: Grant,
+    client: Client,
+    credentials: Credentials,
+    *,
+    request_id: bytes,
+) -> Lines:
+    """Make the fields of the request to the instance. Raises `InstanceNotReady`, see `_filled`."""
+    route, host = match.route, request.host
+    lines = [
+        *_passing(request, route),
+        *_credential_lines(credentials, route),
+        b"Host: %b\r\n" % (host if host is not None else _authority(grant.host)),
+        client.lines,
     ]
+    if forwarded_host := client.host or host:
+        lines.append(b"X-Forwarded-Host: %b\r\n" % forwarded_host)
+    if match.public_root and not match.sent_root:
+        lines.append(b"X-Forwarded-Prefix: %b\r\n" % match.public_root)
+    lines.append(b"X-Request-Id: %b\r\n" % request_id)
+    for name, template in route.set_headers:
+        lines.append(f"{name}: {_filled(template, grant)}\r\n".encode())
+    lines.append(_framing(request, route))
+    return lines
 
 
-def _worker_scope(request: Request, match: Match) -> Fields:
+def response_lines(response: Response, request: Request, match: Match, grant: Grant, client: Client) -> Lines:
+    """Make the fields of the response to the client, without those of the connection."""
+    lines, special = [*response.lines], response.special
+    for key, name in _LOCATIONS:
+        for value in special.get(key, ()):
+            location = public_location(value, match, grant.host, client.host or request.host)
+            lines.append(b"%b: %b\r\n" % (name, location))
+    lines += [
+        b"Set-Cookie: %b\r\n" % public_cookie(value, match, request.target)
+        for value in special.get(b"set-cookie", ())
+        if not sets_token(value)
+    ]
+    if b"service-worker" in request.special:
+        lines.append(_worker_scope(match))
+    return lines
+
+
+def _worker_scope(match: Match) -> bytes:
     """Keep a service worker to the pages of its own instance.
 
     It outlives its page, and without this field it controls the folder of its script: for
     `/jupyter/12.js`, which is instance 12's, that would be every instance.
     """
-    if b"service-worker" not in request.special:
-        return []
-    return [(b"Service-Worker-Allowed", match.prefix + b"/")]
+    return b"Service-Worker-Allowed: %b/\r\n" % match.prefix
 
 
 def trailer_fields(trailers: Fields) -> Fields:
@@ -109,7 +112,7 @@ def trailer_fields(trailers: Fields) -> Fields:
 
 
 def _is_forbidden_trailer(name: bytes) -> bool:
-    key = _plain(name)
+    key = plain(name.lower())
     return key in _NOT_IN_TRAILERS or key.startswith((b"x-forwarded-", b"access-control-", b"if-", b"sec-"))
 
 
@@ -117,41 +120,29 @@ def _authority(address: str) -> bytes:
     return f"[{address}]".encode() if ":" in address else address.encode()
 
 
-def _plain(name: bytes) -> bytes:
-    """Return a name as those see it who take `_` and `.` for `-` (case 30)."""
-    return name.lower().replace(b"_", b"-").replace(b".", b"-")
-
-
-def _passing(request: Request, route: Route) -> Fields:
-    fields = request.fields
+def _passing(request: Request, route: Route) -> Lines:
+    lines = request.lines
     if request.minor == 0:
-        fields = [field for field in fields if field[0].lower() != b"expect"]  # RFC 9110 10.1.1
+        lines = [line for line in lines if name_of(line) != b"expect"]  # RFC 9110 10.1.1
     if route.set_headers:
-        replaced = {_plain(name.encode()) for name, _ in route.set_headers}
-        fields = [field for field in fields if _plain(field[0]) not in replaced]
-    authorization = request.special.get(b"authorization", [])
-    cookies = request.special.get(b"cookie", [])
-    if route.strip_credentials:
-        authorization, cookies = without_bearer(authorization), without_token(cookies)
-    return [
-        *fields,
-        *((b"Authorization", value) for value in authorization if not _replaces(route, "authorization")),
-        *((b"Cookie", value) for value in cookies),
-    ]
+        replaced = {plain(name.lower().encode()) for name, _ in route.set_headers}
+        lines = [line for line in lines if plain(name_of(line)) not in replaced]
+    return lines
 
 
-def _replaces(route: Route, name: str) -> bool:
-    return any(name == field.lower() for field, _ in route.set_headers)
+def _credential_lines(credentials: Credentials, route: Route) -> Lines:
+    lines = credentials.stripped_lines if route.strip_credentials else credentials.lines
+    if any(name.lower() == "authorization" for name, _ in route.set_headers):
+        return [line for line in lines if name_of(line) != b"authorization"]
+    return lines
 
 
-def _framing_fields(request: Request, route: Route) -> Fields:
+def _framing(request: Request, route: Route) -> bytes:
     if request.websocket and route.ws:
-        return [*UPGRADE]
+        return UPGRADE
     if request.chunked:
-        return [(b"Transfer-Encoding", b"chunked")]
-    if request.length is not None:
-        return [(b"Content-Length", b"%d" % request.length)]
-    return []
+        return b"Transfer-Encoding: chunked\r\n"
+    return b"Content-Length: %d\r\n" % request.length if request.length is not None else b""
 
 
 def _filled(template: str, grant: Grant) -> str:

@@ -12,21 +12,27 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Client:
-    """Where a request comes from, as far as it can be trusted."""
+    """Where requests come from, as far as it can be trusted."""
 
-    __slots__ = ("address", "chain", "host", "proto", "proto_is_known", "request_id")
+    __slots__ = ("address", "host", "lines", "proto", "proto_is_known")
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, chain: bytes = b"", proto: bytes | None = None, host: bytes | None = None
+    ) -> None:
+        """`chain` is the X-Forwarded-For to send on; without one `address` alone is."""
         self.address = address
         """Of the browser, behind whatever trusted proxies there are."""
-        self.chain = address.encode()
-        """X-Forwarded-For to send on."""
-        self.proto = b"http"
-        self.proto_is_known = False
+        self.proto = proto or b"http"
+        self.proto_is_known = proto is not None
         """Whether a trusted proxy told the scheme that the browser used."""
-        self.host: bytes | None = None
+        self.host = host
         """X-Forwarded-Host of a trusted proxy."""
-        self.request_id: bytes | None = None
+        self.lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Real-IP: %b\r\n" % (
+            chain or address.encode(),
+            self.proto,
+            address.encode(),
+        )
+        """What an instance is told of it."""
 
 
 class TrustedProxies:
@@ -35,33 +41,46 @@ class TrustedProxies:
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = tuple(map(ipaddress.ip_network, networks))
         self.trusts = lru_cache(maxsize=1024)(self._trusts)
+        self._remembered = lru_cache(maxsize=1024)(self._client)
 
     def client(self, peer: str, request: Request) -> Client:
         """Read what `peer` (an IP address) says of the client it speaks for."""
-        client = Client(peer)
         if not self.trusts(peer):
-            return client
+            return self._remembered(peer, None, None, None)
         special = request.special
-        if b"x-forwarded-for" in special:
-            self._read_chain(client, peer, options(special[b"x-forwarded-for"]))
-        if (proto := request.one(b"x-forwarded-proto")) in (b"http", b"https"):
-            client.proto, client.proto_is_known = proto, True
-        client.host = request.one(b"x-forwarded-host")
-        request_id = request.one(b"x-request-id")
-        if request_id is not None and _REQUEST_ID.fullmatch(request_id):
-            client.request_id = request_id
-        return client
+        chain = special.get(b"x-forwarded-for")
+        return self._remembered(
+            peer,
+            b",".join(chain) if chain is not None else None,
+            request.one(b"x-forwarded-proto"),
+            request.one(b"x-forwarded-host"),
+        )
 
-    def _read_chain(self, client: Client, peer: str, hops: list[bytes]) -> None:
+    def request_id(self, peer: str, request: Request) -> bytes | None:
+        """Return the id that a trusted proxy gave the request."""
+        request_id = request.one(b"x-request-id")
+        if request_id is not None and self.trusts(peer) and _REQUEST_ID.fullmatch(request_id):
+            return request_id
+        return None
+
+    def _client(self, peer: str, chain: bytes | None, proto: bytes | None, host: bytes | None) -> Client:
+        known = proto if proto in (b"http", b"https") else None
+        if chain is None:
+            return Client(peer, proto=known, host=host)
+        hops = options([chain])
+        return Client(self._first_not_trusted(peer, hops), b", ".join([*hops, peer.encode()]), known, host)
+
+    def _first_not_trusted(self, peer: str, hops: list[bytes]) -> str:
         """Walk back to the first hop that is not trusted: everything before it may be invented."""
+        reached = peer
         for hop in reversed(hops):
             address = _address(hop)
             if address is None:
                 break
-            client.address = address
+            reached = address
             if not self.trusts(address):
                 break
-        client.chain = b", ".join([*hops, peer.encode()])
+        return reached
 
     def _trusts(self, peer: str) -> bool:
         address = _unmapped(ipaddress.ip_address(peer))

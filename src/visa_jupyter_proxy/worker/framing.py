@@ -13,13 +13,13 @@ from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid,
 from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
 from visa_jupyter_proxy.worker.http1 import (
     DEFAULT_LIMITS,
-    Fields,
     HeadLimits,
     Request,
     Response,
     parse_request,
     parse_response,
 )
+from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.websocket import asks_for_websocket
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024

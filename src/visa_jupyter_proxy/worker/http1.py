@@ -1,22 +1,18 @@
-"""HTTP/1.1 heads: bytes to messages and back (RFC 9112). The only module that imports httptools.
+"""HTTP/1.1 heads: bytes to messages and back (RFC 9112).
 
 Two rules:
 
 1. A head is parsed when it is complete, in one go: `parse_request` and `parse_response` are functions
    of bytes. `framing` finds where a head ends and reads the body behind it.
-2. A field is sorted once, while it is parsed. What may be forwarded as it came goes to `fields`;
+2. A field is sorted once, while it is parsed. What may be forwarded as it came goes to `lines`;
    hop-by-hop, framing, identity and forwarding fields go to `special`, from which nothing is
    forwarded by accident, whatever `Connection` names.
-
-The start line is matched here, byte by byte: llhttp accepts two spaces, RTSP/1.0 and HTTP/0.9, and
-refuses methods that it does not know. llhttp parses the fields.
 """
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
-
-import httptools
 
 from visa_jupyter_proxy.errors import (
     BadRequest,
@@ -29,8 +25,7 @@ from visa_jupyter_proxy.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-
-type Fields = list[tuple[bytes, bytes]]
+from visa_jupyter_proxy.worker.lines import TOKEN, Lines, Named, Sorter, name_of
 
 
 class HeadLimits(NamedTuple):
@@ -69,10 +64,11 @@ _IDENTITY: Final = frozenset(
     {b"host", b"authorization", b"cookie", b"forwarded", b"x-real-ip", b"x-request-id", b"x-scheme"}
 )
 """Tornado, and so Jupyter, believes X-Scheme before the X-Forwarded-Proto that we write (case 87)."""
-_FORWARDED: Final = b"x-forwarded-"
-
 REQUEST_SPECIAL: Final = HOP_BY_HOP | _FRAMING | _IDENTITY
 """Request fields that are never forwarded as they came (and all that begin with `x-forwarded-`)."""
+
+_ABOUT_THE_CONNECTION: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
+"""Options of `Connection` that name no field, or one that is special anyway."""
 
 _REQUEST_READ: Final = frozenset(
     {
@@ -104,9 +100,8 @@ RESPONSE_SPECIAL: Final = (
 """Response fields that are never forwarded as they came."""
 _RESPONSE_READ: Final = frozenset({b"date", b"sec-websocket-accept"})
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n")
-_FOREIGN_VERSION: Final = re.compile(_TOKEN + rb" [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n")
+_FOREIGN_VERSION: Final = re.compile(TOKEN + rb" [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r\n")
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i)https?://([^/?]+)(.*)", re.DOTALL)
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]+)(?::[0-9]*)?")
@@ -118,14 +113,14 @@ _UNPRINTABLE: Final = re.compile(rb"[^\t -~\x80-\xff]")
 class _Head:
     """What the two kinds of message share: sorted fields, and what `Connection` says."""
 
-    __slots__ = ("chunked", "connection", "fields", "keep_alive", "length", "minor", "special")
+    __slots__ = ("chunked", "connection", "keep_alive", "length", "lines", "minor", "special")
 
     minor: int
     """0 for HTTP/1.0, 1 for HTTP/1.1."""
-    fields: Fields
+    lines: Lines
     """End-to-end fields in the order and spelling they came in."""
-    special: dict[bytes, list[bytes]]
-    """Lower-case name -> values in order: what is read, and what is never forwarded as it came."""
+    special: Named
+    """What is read, and what is never forwarded as it came."""
     length: int | None
     """Content-Length."""
     chunked: bool
@@ -181,27 +176,8 @@ class Response(_Head):
         return f"Response({self.status})"
 
 
-class _Fields:
-    """llhttp's callbacks: sorts each field once."""
-
-    __slots__ = ("fields", "forwarded", "named", "read", "special")
-
-    def __init__(self, special: frozenset[bytes], read: frozenset[bytes]) -> None:
-        self.special = special
-        self.read = read
-        self.fields: Fields = []
-        self.named: dict[bytes, list[bytes]] = {}
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if value[-1:] in b" \t":  # llhttp leaves what follows the value (RFC 9110 5.5); also true of b""
-            value = value.rstrip(b" \t")
-        key = name.lower()
-        if key in self.special or key.startswith(_FORWARDED):
-            self.named.setdefault(key, []).append(value)
-            return
-        if key in self.read:
-            self.named.setdefault(key, []).append(value)
-        self.fields.append((name, value))
+_request_lines: Final = Sorter(REQUEST_SPECIAL, _REQUEST_READ, BadRequest, aliases=False)
+_response_lines: Final = Sorter(RESPONSE_SPECIAL, _RESPONSE_READ, InstanceInvalid, aliases=True)
 
 
 def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
@@ -218,13 +194,11 @@ def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
         raise TargetTooLong("request line too long")
     if len(method) > LONGEST_METHOD:
         raise NotImplementedHere("method too long")
-    fields = _Fields(REQUEST_SPECIAL, _REQUEST_READ)
-    # The method is matched above; llhttp would refuse those it does not know (case 239).
-    parser = httptools.HttpRequestParser(fields)
-    _parse_fields(parser, b"GET / HTTP/1.1\r\n", head[line.end() :], BadRequest)
+    lines = _lines_behind(head, line.end())
+    if len(lines) > limits.fields:
+        raise HeadTooLarge("too many fields")
     request.method, request.minor = method, int(minor)
-    _take(request, fields, BadRequest, limits.fields)
-    _refuse_aliases(fields.fields)
+    _take(request, *_request_lines.sort(lines), BadRequest)
     request.host = _host(request)
     request.target = _origin_form(target, request.host)
     _check_request(request)
@@ -238,38 +212,25 @@ def parse_response(head: bytes) -> Response:
         raise InstanceInvalid("bad status line")
     response = Response()
     minor, status, reason = line.groups()
-    fields = _Fields(RESPONSE_SPECIAL, _RESPONSE_READ)
-    # A status with a meaning of its own (101, 204) would end llhttp's reading: the fields are the same.
-    parser = httptools.HttpResponseParser(fields)
-    _parse_fields(parser, b"HTTP/1.1 200 OK\r\n", head[line.end() :], InstanceInvalid)
+    lines = _lines_behind(head, line.end())
+    if len(lines) > DEFAULT_LIMITS.fields:
+        raise InstanceInvalid("too many fields")
     response.minor, response.status = int(minor), int(status)
     response.reason = _UNPRINTABLE.sub(b" ", reason or b"")
-    _take(response, fields, InstanceInvalid, DEFAULT_LIMITS.fields)
+    _take(response, *_response_lines.sort(lines), InstanceInvalid)
     return response
 
 
-def _parse_fields(
-    parser: "httptools.HttpRequestParser | httptools.HttpResponseParser",
-    start_line: bytes,
-    fields: bytes,
-    invalid: type[ProxyError],
-) -> None:
-    try:
-        parser.feed_data(start_line + fields)
-    except httptools.HttpParserUpgrade:
-        pass  # Stops behind the head, where we stop anyway.
-    except httptools.HttpParserError as error:
-        # llhttp's own fixed words: nothing of the message is in them.
-        raise invalid(str(error)) from None
+def _lines_behind(head: bytes, start_line_end: int) -> list[bytes]:
+    """Return the field lines without their line ends; the first empty line is the end of `head`."""
+    return head[start_line_end:-4].split(b"\r\n") if start_line_end < len(head) - 2 else []
 
 
-def _take(head: _Head, fields: _Fields, invalid: type[ProxyError], most_fields: int) -> None:
+def _take(head: _Head, lines: Lines, special: Named, invalid: type[ProxyError]) -> None:
     """Fill in what the fields say of the message and of its connection."""
-    special = head.special = fields.named
-    if len(fields.fields) + sum(map(len, special.values())) > most_fields:
-        raise HeadTooLarge("too many fields") if invalid is BadRequest else invalid("too many fields")
-    head.connection = frozenset(options(special.get(b"connection")))
-    head.fields = _end_to_end(fields.fields, head.connection)
+    head.special = special
+    head.connection = _connection_options(special.get(b"connection"))
+    head.lines = _end_to_end(lines, head.connection)
     head.length = _content_length(special.get(b"content-length"), invalid)
     head.chunked = _is_chunked(head, invalid)
     if head.minor == 1:
@@ -278,10 +239,21 @@ def _take(head: _Head, fields: _Fields, invalid: type[ProxyError], most_fields: 
         head.keep_alive = b"keep-alive" in head.connection and b"close" not in head.connection
 
 
-def _end_to_end(fields: Fields, connection: frozenset[bytes]) -> Fields:
+def _connection_options(values: list[bytes] | None) -> frozenset[bytes]:
+    if values is None:
+        return frozenset()
+    return _option_set(values[0]) if len(values) == 1 else frozenset(options(values))
+
+
+@lru_cache(maxsize=64)
+def _option_set(value: bytes) -> frozenset[bytes]:
+    return frozenset(options([value]))
+
+
+def _end_to_end(lines: Lines, connection: frozenset[bytes]) -> Lines:
     """Drop what `Connection` names (RFC 9110 7.6.1): framing and identity fields are out of its reach."""
-    named = connection - {b"close", b"keep-alive", b"upgrade"}
-    return [field for field in fields if field[0].lower() not in named] if named else fields
+    named = connection - _ABOUT_THE_CONNECTION
+    return [line for line in lines if name_of(line) not in named] if named else lines
 
 
 def _content_length(values: list[bytes] | None, invalid: type[ProxyError]) -> int | None:
@@ -308,15 +280,6 @@ def _bad_request_line(head: bytes) -> ProxyError:
     if _FOREIGN_VERSION.match(head) and b" HTTP/1." not in head[: head.index(b"\r\n")]:
         return VersionNotSupported("not HTTP/1")
     return BadRequest("bad request line")
-
-
-def _refuse_aliases(fields: Fields) -> None:
-    """Refuse names that an application behind us may take for a field that we vouch for (case 30)."""
-    for name, _ in fields:
-        if b"_" in name or b"." in name:
-            alias = name.lower().replace(b"_", b"-").replace(b".", b"-")
-            if alias in REQUEST_SPECIAL or alias.startswith(_FORWARDED):
-                raise BadRequest("a field name that imitates another")
 
 
 def _host(request: Request) -> bytes | None:
@@ -365,15 +328,11 @@ def options(values: Iterable[bytes] | None) -> list[bytes]:
     return [item for item in found if item]
 
 
-def request_head(method: bytes, target: bytes, fields: Fields) -> bytes:
+def request_head(method: bytes, target: bytes, lines: Lines) -> bytes:
     """Compose the head of a request to an instance."""
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, _lines(fields))
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
 
 
-def response_head(status: int, reason: bytes, fields: Fields) -> bytes:
+def response_head(status: int, reason: bytes, lines: Lines) -> bytes:
     """Compose the head of a response; we speak HTTP/1.1 whatever the client does (RFC 9110 2.5)."""
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, _lines(fields))
-
-
-def _lines(fields: Fields) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(lines))

@@ -7,20 +7,20 @@ import json
 from http import HTTPStatus
 
 from visa_jupyter_proxy.errors import ProxyError
-from visa_jupyter_proxy.worker.http1 import Fields
+from visa_jupyter_proxy.worker.lines import Lines
 
 
-def error_page(error: ProxyError, request_id: bytes, date: bytes) -> tuple[bytes, Fields, bytes]:
-    """Return reason phrase, fields and body of the answer to a request that failed with `error`."""
+def error_page(error: ProxyError, request_id: bytes, date: bytes) -> tuple[bytes, Lines, bytes]:
+    """Return reason phrase, field lines and body of the answer to a request that failed with `error`."""
     content = {"error": error.error, "message": error.message, "requestId": request_id.decode("ascii")}
     body = json.dumps(content).encode() + b"\n"
-    fields = [
-        (b"Content-Type", b"application/json"),
-        (b"Content-Length", b"%d" % len(body)),
-        (b"Date", date),
-        (b"Cache-Control", b"no-store"),
-        (b"X-Content-Type-Options", b"nosniff"),
-        (b"X-Request-Id", request_id),
-        *((name.encode(), value.encode()) for name, value in error.fields),
+    lines = [
+        b"Content-Type: application/json\r\n",
+        b"Content-Length: %d\r\n" % len(body),
+        b"Date: %b\r\n" % date,
+        b"Cache-Control: no-store\r\n",
+        b"X-Content-Type-Options: nosniff\r\n",
+        b"X-Request-Id: %b\r\n" % request_id,
+        *(f"{name}: {value}\r\n".encode() for name, value in error.fields),
     ]
-    return HTTPStatus(error.status).phrase.encode(), fields, body
+    return HTTPStatus(error.status).phrase.encode(), lines, body

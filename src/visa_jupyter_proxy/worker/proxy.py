@@ -24,9 +24,8 @@ from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.credentials import access_token
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
-from visa_jupyter_proxy.worker.fields import request_fields
+from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
@@ -82,11 +81,12 @@ class Proxy:
             assert match is not None  # noqa: S101 -- _authorize has set both
             exchange.enter(Phase.CONNECT, self.now())
             upstream = await self._connect(exchange, match, grant)
-            fields = request_fields(exchange.request, match, grant, exchange.client, exchange.id)
-            upstream.attach(exchange)
-            exchange.forward(
-                upstream, request_head(exchange.request.method, match.target, fields), self.now()
+            request = exchange.request
+            lines = request_lines(
+                request, match, grant, exchange.client, exchange.credentials, request_id=exchange.id
             )
+            upstream.attach(exchange)
+            exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
         except ProxyError as error:
             exchange.fail(error, self.now())
         except Exception:  # noqa: BLE001 -- no request ends the process or is left without an answer
@@ -101,7 +101,7 @@ class Proxy:
             self._sites.check_origin(request, exchange.client)
         if match.route.max_body_bytes is not None and (request.length or 0) > match.route.max_body_bytes:
             raise ContentTooLarge("Content-Length above maxBodyBytes")
-        token = access_token(request)
+        token = exchange.credentials.token
         exchange.enter(Phase.AUTHORIZE, self.now())
         grant = await self._authorization.grant(token, match.instance_id, exchange.client.address)
         exchange.grant = grant
@@ -128,17 +128,17 @@ class Proxy:
         """Return who the client is, as far as `peer` may say so."""
         return self._trusted_proxies.client(peer, request)
 
-    def request_id(self, client: Client) -> bytes:
+    def request_id(self, peer: str, request: Request) -> bytes:
         """Return the id that a trusted proxy gave the request, or a new one."""
-        return client.request_id or self._new_request_id()
+        return self._trusted_proxies.request_id(peer, request) or self._new_request_id()
 
     def refusal(self, peer: str, error: ProxyError) -> bytes:
         """Record and compose the answer to what is no request."""
         request_id = self._new_request_id()
         log_refusal(self.settings.access_log, peer, request_id, error)
-        reason, fields, body = error_page(error, request_id, self.date)
-        fields.append((b"Connection", b"close"))
-        return response_head(error.status, reason, fields) + body
+        reason, lines, body = error_page(error, request_id, self.date)
+        lines.append(b"Connection: close\r\n")
+        return response_head(error.status, reason, lines) + body
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Record what became of an exchange."""
@@ -152,7 +152,7 @@ class Proxy:
         assert grant is not None  # noqa: S101
         notebook = notebook_key(match)
         if notebook is not None:
-            token = access_token(exchange.request)
+            token = exchange.credentials.token.text
             self._tell(
                 TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
             )

@@ -9,7 +9,8 @@ from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, Instance
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.framing import ResponseReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.http1 import Fields, Response, keep_alive_limits
+from visa_jupyter_proxy.worker.http1 import Response, keep_alive_limits
+from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.ports import PoolPort
 from visa_jupyter_proxy.worker.sockets import is_silent, reset, unread
 

@@ -6,9 +6,10 @@ import re
 from typing import Final
 
 from visa_jupyter_proxy.errors import BadRequest, UpgradeRequired
-from visa_jupyter_proxy.worker.http1 import Fields, Request, Response, options, response_head
+from visa_jupyter_proxy.worker.http1 import Request, Response, options, response_head
+from visa_jupyter_proxy.worker.lines import Lines
 
-UPGRADE: Final = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 """The hop-by-hop fields of both halves of a handshake (RFC 6455 1.3)."""
 
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
@@ -45,6 +46,6 @@ def accepts_websocket(request: Request, response: Response) -> bool:
     )
 
 
-def switching_protocols(fields: Fields) -> bytes:
-    """Compose the 101 with which a tunnel begins; `fields` are the end-to-end ones."""
-    return response_head(101, b"Switching Protocols", [*fields, *UPGRADE])
+def switching_protocols(lines: Lines) -> bytes:
+    """Compose the 101 with which a tunnel begins; `lines` are the end-to-end ones."""
+    return response_head(101, b"Switching Protocols", [*lines, UPGRADE])
