@@ -92,6 +92,10 @@ class Drain(_Message, tag="drain"):
     seconds: float
 
 
+class ShowState(_Message, tag="show_state"):
+    """Write the line of `state` to the log."""
+
+
 # --- upwards: worker to control ----------------------------------------------------------
 
 
@@ -135,13 +139,13 @@ class TunnelEnded(_Message, tag="tunnel_ended"):
     bytes_down: int
 
 
-type Downwards = Start | Ping | Drain
+type Downwards = Start | Ping | Drain | ShowState
 type Upwards = Ready | Pong | TunnelOpened | TunnelEnded
 type Message = Downwards | Upwards
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
-    Start | Ping | Drain | Ready | Pong | TunnelOpened | TunnelEnded
+    Start | Ping | Drain | ShowState | Ready | Pong | TunnelOpened | TunnelEnded
 )
 
 

@@ -4,9 +4,11 @@ Answers are distrusted like everything else from outside: bounded in size and ti
 followed, and only the few fields that are named here leave this file.
 """
 
+import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Final, override
+from weakref import WeakSet
 
 import aiohttp
 import msgspec
@@ -87,14 +89,20 @@ class VisaApi:
         context = ssl.create_default_context(cafile=ca_file) if base_url.startswith("https:") else True
         self._base_url = base_url
         self._placeholders = frozenset(placeholders)
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._session = aiohttp.ClientSession(
             # One connection for each question that may be under way; callers bound those.
-            connector=aiohttp.TCPConnector(limit=0, ssl=context),
+            connector=aiohttp.TCPConnector(limit=0, ssl=context, socket_factory=self._socket),
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             # Neither HTTP_PROXY nor .netrc may divert a token (case 140).
             trust_env=False,
         )
+
+    @property
+    def connections(self) -> int:
+        """How many connections to the API are open: in use, or kept by aiohttp for the next call."""
+        return sum(sock.fileno() >= 0 for sock in self._sockets)
 
     async def close(self) -> None:
         """Close the connections to the API."""
@@ -122,6 +130,11 @@ class VisaApi:
     async def close_notebook(self, instance_id: int, kernel_id: str, session_id: str) -> None:
         """Report that a notebook session is closed: idempotent, and needs no token."""
         await self._report("close", instance_id, kernel_id, session_id, token=None)
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        sock = socket.socket(*address[:3])
+        self._sockets.add(sock)
+        return sock
 
     async def _report(
         self, what: str, instance_id: int, kernel_id: str, session_id: str, *, token: str | None

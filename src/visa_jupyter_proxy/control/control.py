@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Final
 
-from visa_jupyter_proxy import __version__, logs
+from visa_jupyter_proxy import __version__, logs, state
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.workers import WorkerProcess
@@ -76,8 +76,10 @@ class Control:
             ca_file=self._start.settings.api_ca_file,
             timeout_s=settings.api_timeout_s,
         )
+        notebooks = Notebooks(Journal(settings.storage_dir), api)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, api)
         try:
-            await self._serve(Notebooks(Journal(settings.storage_dir), api))
+            await self._serve(notebooks)
         finally:
             await api.close()
         logs.get().notice("stopped")
@@ -106,6 +108,22 @@ class Control:
             if self._worker is not None:
                 self._worker.kill()
             os._exit(128 + number)  # what is committed to the journal is kept, and goes on from there
+
+    def _show_state(self, notebooks: Notebooks, api: VisaApi) -> None:
+        """Have every process write its state to the log."""
+        workers = [worker for worker in (self._worker,) if worker is not None and worker.is_serving]
+        state.write(
+            state.ControlState(
+                workers=len(workers),
+                notebook_connections=notebooks.connections,
+                journal=notebooks.journal_state,
+                records_waiting=notebooks.records_waiting,
+                reports_pending=notebooks.reports_pending,
+                api_connections=api.connections,
+            )
+        )
+        for worker in workers:
+            worker.show_state()
 
     # --- the worker ------------------------------------------------------------------------
 

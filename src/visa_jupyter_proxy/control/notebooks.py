@@ -122,6 +122,30 @@ class Notebooks:
         for record in self._ledger.lost(worker, _WORKER_LOST, at):
             self._add(record)
 
+    # --- how things are ----------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """How many connections of notebook sessions are open on the workers of this process."""
+        return len(self._ledger)
+
+    @property
+    def records_waiting(self) -> int:
+        """How many records are not in the journal yet."""
+        return len(self._backlog)
+
+    @property
+    def reports_pending(self) -> int:
+        """How many reports are to be delivered by this process."""
+        return len(self._outbox)
+
+    @property
+    def journal_state(self) -> str:
+        """`starting` until `start` has returned, then `written`, or `failing` since a fault."""
+        if not self._tasks:
+            return "starting"
+        return "written" if self._fault is None else "failing"
+
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:

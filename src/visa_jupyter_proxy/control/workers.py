@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, Start
+from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, ShowState, Start
 
 PING_S: Final = 1.0
 
@@ -57,10 +57,20 @@ class WorkerProcess:
         self._mailbox.send(message)
         self._life = asyncio.create_task(self._live(self._process, self._mailbox))
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the process is there and accepts connections, or has done so and finishes."""
+        return self.ready.is_set() and not self.gone.is_set()
+
     def drain(self, seconds: float) -> None:
         """Ask the worker to finish within `seconds` and exit."""
         if self._mailbox is not None:
             self._mailbox.send(Drain(seconds=seconds))
+
+    def show_state(self) -> None:
+        """Ask the worker to write its state to the log."""
+        if self._mailbox is not None:
+            self._mailbox.send(ShowState())
 
     def kill(self) -> None:
         """End the process at once; `gone` follows."""

@@ -26,14 +26,15 @@ class Admission:
         self._most_of_an_address = most_of_an_address
         self._pause = pause
         self._resume = resume
-        self._count = 0
+        self.count = 0
+        """How many clients there are."""
         self._addresses: dict[str, int] = {}
         self._paused = False
 
     def enter(self, address: str) -> bool:
         """Count a client that has connected; False when its address has too many already."""
-        self._count += 1
-        if self._count >= self.most and not self._paused:
+        self.count += 1
+        if self.count >= self.most and not self._paused:
             self._paused = True
             self._pause()
         if not self._most_of_an_address:
@@ -43,12 +44,12 @@ class Admission:
 
     def leave(self, address: str) -> None:
         """Count one that has gone, admitted or not."""
-        self._count -= 1
+        self.count -= 1
         if self._most_of_an_address:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
-        if self._paused and self._count < self.most:
+        if self._paused and self.count < self.most:
             self._paused = False
             self._resume()
 

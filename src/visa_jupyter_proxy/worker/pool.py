@@ -48,6 +48,11 @@ class Pool:
         self._idle: dict[Address, list[Upstream]] = {}
         self._closed = False
 
+    @property
+    def idle_count(self) -> int:
+        """How many idle connections are kept."""
+        return sum(map(len, self._idle.values()))
+
     def idle(self, address: Address, *, repeatable: bool) -> Upstream | None:
         """Take an idle connection; for a request that cannot be sent twice only one of the last second."""
         idle, now = self._idle.get(address), self.now()

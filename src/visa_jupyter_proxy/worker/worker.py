@@ -7,10 +7,11 @@ drains and exits.
 
 import asyncio
 import socket
+from collections import Counter
 from typing import Final
 
-from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, Start
+from visa_jupyter_proxy import logs, state
+from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, ShowState, Start
 from visa_jupyter_proxy.routes import Router
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
@@ -21,6 +22,8 @@ from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
+from visa_jupyter_proxy.worker.tunnel import Tunnel
+from visa_jupyter_proxy.worker.upstream import Upstream
 
 _TICK_S: Final = 1.0
 
@@ -143,6 +146,19 @@ class Worker:
             connection.drain()
         self._look_for_end()
 
+    def counts(self) -> state.WorkerState:
+        """Count what is under way."""
+        kinds = Counter(map(type, self._connections))
+        return state.WorkerState(
+            clients=self._proxy.admission.count,
+            downstream=kinds[Downstream],
+            upstream_busy=kinds[Upstream] - self._pool.idle_count,
+            upstream_idle=self._pool.idle_count,
+            tunnels=kinds[Tunnel],
+            grants=self._authorization.grants_remembered,
+            api_connections=self._api.connections,
+        )
+
     def _tick(self) -> None:
         now = self._loop.time()
         self._loop.call_later(_TICK_S, self._tick)
@@ -175,6 +191,8 @@ async def serve(listener: socket.socket, pipe: socket.socket) -> None:
                 mailbox.send(Pong(number=number))
             case Drain(seconds=seconds) if worker is not None:
                 worker.drain(seconds)
+            case ShowState() if worker is not None:
+                state.write(worker.counts())
             case _:
                 logs.get().warning("unexpected message", message=type(message).__name__)
 
