@@ -11,7 +11,7 @@ BIN := .venv/bin
 CHROMIUM := chromium fonts-dejavu-core
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz picture pins clean chromium
+.PHONY: help demo test test-slow lint format cases fuzz bench-instructions picture pins clean chromium
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 19
@@ -40,6 +40,9 @@ cases: .venv/dev.stamp  ## Show which cases of the wire are covered, and whether
 
 fuzz: .venv/dev.stamp  ## Send mutations of everything to a proxy, for DURATION=60 seconds; SEED=... repeats a run
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(DURATION),60) $(addprefix --seed ,$(SEED))
+
+bench-instructions: .venv/dev.stamp  ## Count our instructions, function by function: WORK=small (stream, ws, ws64k, kernel)
+	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
 
 picture: .venv/dev.stamp chromium  ## Take the README's picture anew
 	@PICTURE=docs/images/jupyterlab.png $(BIN)/python -m pytest tests/e2e/test_jupyterlab.py
