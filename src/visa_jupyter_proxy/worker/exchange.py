@@ -149,6 +149,8 @@ class Exchange:
         self.stamps[phase] = now
         if phase is Phase.END:
             self._held.clear()
+            # Nobody else would release what held the client for this exchange.
+            self._downstream.release(Hold.NOT_CONNECTED | Hold.UPSTREAM_FULL)
             self._downstream.exchange_ended(self)
 
     # --- told by the client's connection ---------------------------------------------------
@@ -375,5 +377,3 @@ class Exchange:
         if self._upstream is not None:
             upstream, self._upstream = self._upstream, None
             upstream.detach(reusable=reusable)
-            # It may have answered without taking all of the body: nobody else would release the client.
-            self._downstream.release(Hold.UPSTREAM_FULL)
