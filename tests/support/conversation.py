@@ -35,7 +35,6 @@ from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import Request, request_head
 from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.pool import Pool
-from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
@@ -161,7 +160,7 @@ class Conversation:
         self._router = Router(routes)
         self._reader = RequestReader(self)
         self._exchange: Exchange | None = None
-        self._holds = Hold(0)
+        self._holds = 0
         self._full = False
         self._to_client = bytearray()
 
@@ -332,11 +331,11 @@ class Conversation:
         """Send to the client."""
         self._to_client += data
 
-    def hold(self, reason: Hold) -> None:
+    def hold(self, reason: int) -> None:
         """Stop reading from the client."""
         self._holds |= reason
 
-    def release(self, reason: Hold) -> None:
+    def release(self, reason: int) -> None:
         """Take one reason back."""
         self._holds &= ~reason
 

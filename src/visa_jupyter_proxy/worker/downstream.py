@@ -55,7 +55,7 @@ class Downstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._credentials: Credentials | None = None
         self._task: asyncio.Task[None] | None = None
-        self._holds = Hold(0)
+        self._holds = 0
         self._full = False
         self._feeding = False
         self._in_head = False
@@ -182,14 +182,14 @@ class Downstream(asyncio.Protocol):
         if self._half_closed:
             self.deadline = self._proxy.now() + LINGER_S
 
-    def hold(self, reason: Hold) -> None:
+    def hold(self, reason: int) -> None:
         """Stop reading until `reason` is released."""
         self._holds |= reason
         if self._transport is not None:
             self._transport.pause_reading()
             self._watch()
 
-    def release(self, reason: Hold) -> None:
+    def release(self, reason: int) -> None:
         """Take one reason back."""
         if not self._holds & reason:
             return
@@ -363,7 +363,7 @@ class Downstream(asyncio.Protocol):
         self.deadline = self._proxy.now() + LINGER_S
         if may_send and not self._half_closed and self._transport.can_write_eof():
             self._transport.write_eof()
-            self._holds = Hold(0)
+            self._holds = 0
             self._transport.resume_reading()
         else:
             self._transport.close()

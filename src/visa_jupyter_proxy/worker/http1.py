@@ -272,7 +272,11 @@ def _is_chunked(head: _Head, invalid: type[ProxyError]) -> bool:
     if head.minor == 0 or head.length is not None:
         raise invalid("Transfer-Encoding where none may be")
     if len(values) > 1 or values[0].lower() != b"chunked":
-        raise NotImplementedHere("unknown Transfer-Encoding") if invalid is BadRequest else invalid("coding")
+        codings = [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
+        # Without `chunked` at its end, and only there, nobody knows where the body ends (RFC 9112 6.3, 4).
+        if invalid is BadRequest and b"chunked" not in codings[:-1] and codings[-1] == b"chunked":
+            raise NotImplementedHere("unknown Transfer-Encoding")
+        raise invalid("bad Transfer-Encoding")
     return True
 
 

@@ -5,20 +5,19 @@ needs the pool that has opened it.
 """
 
 from collections.abc import Callable
-from enum import IntFlag
-from typing import Protocol
+from typing import Final, Protocol
 
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed, Transport
 
 
-class Hold(IntFlag):
-    """Why a client is not being read."""
+class Hold:
+    """Why a client is not being read: flags. Looking at an `IntFlag` costs 0.7 us, four times a request."""
 
-    NOT_CONNECTED = 1
-    UPSTREAM_FULL = 2
-    PIPELINED = 4
-    OTHERS_TURN = 8
+    NOT_CONNECTED: Final = 1
+    UPSTREAM_FULL: Final = 2
+    PIPELINED: Final = 4
+    OTHERS_TURN: Final = 8
 
 
 class DownstreamPort[Exchange](Protocol):
@@ -27,10 +26,10 @@ class DownstreamPort[Exchange](Protocol):
     def write(self, data: bytes) -> None:
         """Send; back-pressure comes back as `pause_reading` of the upstream port."""
 
-    def hold(self, reason: Hold) -> None:
-        """Stop reading from the client until each reason is released."""
+    def hold(self, reason: int) -> None:
+        """Stop reading from the client until each reason (of `Hold`) is released."""
 
-    def release(self, reason: Hold) -> None:
+    def release(self, reason: int) -> None:
         """Take one reason back."""
 
     @property

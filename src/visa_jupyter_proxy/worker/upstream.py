@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import select
 import ssl
 from typing import Final, NamedTuple, cast, override
 
@@ -12,7 +13,7 @@ from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
 from visa_jupyter_proxy.worker.http1 import Response, keep_alive_limits
 from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.ports import PoolPort
-from visa_jupyter_proxy.worker.sockets import is_silent, reset, unread
+from visa_jupyter_proxy.worker.sockets import arrivals, reset, unread
 
 _CLAIM_S: Final = 1.0
 """How long a new connection may wait for the exchange it was opened for, which may be gone by now."""
@@ -48,6 +49,7 @@ class Upstream(asyncio.Protocol):
         self._response: Response | None = None
         self._watched = NOT_WATCHED
         self._aborted = False
+        self._arrivals: select.poll | None = None
         self._held = False
         """Whether the client is full."""
 
@@ -59,7 +61,11 @@ class Upstream(asyncio.Protocol):
         end that is not read yet would cost a request that may not be repeated (case 191).
         """
         transport = self.transport
-        return transport is not None and not transport.is_closing() and is_silent(transport)
+        if transport is None or transport.is_closing():
+            return False
+        if self._arrivals is None:
+            self._arrivals = arrivals(transport)
+        return not self._arrivals.poll(0)
 
     def attach(self, exchange: Exchange) -> None:
         """Serve `exchange` next."""
@@ -100,7 +106,8 @@ class Upstream(asyncio.Protocol):
         reader, self._exchange = self._reader, None
         self.deadline = math.inf
         if reusable and reader is not None and reader.ended:
-            self.resume_reading()
+            if self._held:
+                self.resume_reading()
         else:
             self._reader = None
             self.abort()
@@ -125,6 +132,8 @@ class Upstream(asyncio.Protocol):
             self._lost(error)
             self.abort()
             return
+        if self._exchange is not None:
+            self._exchange.flush()
         if reader.is_laborious:
             self._give_way()
         if reader.ended:
