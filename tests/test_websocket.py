@@ -1,10 +1,17 @@
-"""WebSocket's own words: how one is asked for and accepted (RFC 6455)."""
+"""WebSocket's own words: how one is asked for and accepted, and where its frames end (RFC 6455)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
 
 from support.messages import request, response
 from visa_jupyter_proxy.errors import BadRequest, ProxyError, UpgradeRequired
-from visa_jupyter_proxy.worker.websocket import accepts_websocket
+from visa_jupyter_proxy.worker.websocket import Frames, accepts_websocket
 
 _WEBSOCKET = (
     b"Connection: keep-alive, Upgrade",
@@ -91,3 +98,225 @@ class TestHandshake:
         """All three fields, exactly."""
         answer = response(*fields, line=b"HTTP/1.1 101 Switching")
         assert expected is accepts_websocket(request(*_WEBSOCKET), answer)
+
+
+def _frame(first: int, size: int, *, masked: bool = False, length: int | None = None) -> bytes:
+    """Write a frame of zeros; `length` 16 or 64 is an extended length that it need not have."""
+    mask = 0x80 if masked else 0
+    if length is None:
+        length = 0 if size < 126 else 16 if size < 2**16 else 64
+    if length:
+        head = bytes([first, mask | (126 if length == 16 else 127)]) + size.to_bytes(length // 8)
+    else:
+        head = bytes([first, mask | size])
+    return head + bytes(4 if masked else 0) + bytes(size)
+
+
+def _fed(*pieces: bytes, masked: bool = False) -> Frames:
+    frames = Frames(masked=masked)
+    for piece in pieces:
+        frames.feed(piece)
+    return frames
+
+
+def _verdict(frames: Frames) -> tuple[bool, bool, bool, int]:
+    return frames.gave_up, frames.at_boundary, frames.closed, frames.messages
+
+
+def _read_slowly(data: bytes, *, masked: bool) -> tuple[bool, bool, bool, int]:
+    """Follow the frames of a whole stream as RFC 6455 5.2 draws them, one field after the other."""
+    closed, messages, at = False, 0, 0
+    while len(data) - at >= 2:
+        fin, opcode = data[at] >> 7, data[at] & 15
+        is_masked, size = bool(data[at + 1] >> 7), data[at + 1] & 127
+        at += 2
+        if opcode in (3, 4, 5, 6, 7) or opcode > 10 or is_masked is not masked:
+            return True, False, closed, messages
+        if opcode >= 8 and (not fin or size > 125):
+            return True, False, closed, messages
+        if size >= 126:
+            field = data[at : at + (2 if size == 126 else 8)]
+            if len(field) < (2 if size == 126 else 8):
+                return False, False, closed, messages
+            at += len(field)
+            size = int.from_bytes(field)
+        if size >= 2**63:
+            return True, False, closed, messages
+        messages += opcode in (1, 2)
+        closed = closed or opcode == 8
+        at += 4 * masked + size
+    return False, at == len(data), closed, messages
+
+
+def _cut(data: bytes, places: Sequence[int]) -> list[bytes]:
+    edges = [0, *sorted(min(place, len(data)) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+_SIZES = (0, 1, 64, 125, 126, 127, 300, 2**16 - 1, 2**16, 70_000)
+
+
+class TestFrames:
+    """RFC 6455 5.2: a frame's header tells where the next one begins."""
+
+    def test_before_anything_a_frame_may_begin(self) -> None:
+        """An idle tunnel is at a boundary."""
+        assert (False, True, False, 0) == _verdict(_fed())
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("size", _SIZES)
+    def test_a_frame_ends_with_its_last_byte(self, size: int, *, masked: bool) -> None:
+        """Whatever the form of its length."""
+        frame = _frame(0x82, size, masked=masked)
+        frames = _fed(frame[:-1], masked=masked)
+        assert not frames.at_boundary
+        frames.feed(frame[-1:])
+        assert (False, True, False, 1) == _verdict(frames)
+        frames.feed(frame + b"\x89")
+        assert (False, False, False, 2) == _verdict(frames)
+
+    @pytest.mark.parametrize("length", [16, 64])
+    def test_a_length_may_be_written_longer_than_it_need_be(self, length: int) -> None:
+        """That is the receiver's to judge: the boundary is known all the same."""
+        assert (False, True, False, 1) == _verdict(_fed(_frame(0x82, 5, length=length)))
+
+    def test_a_message_in_fragments_with_a_ping_between_them(self) -> None:
+        """It is one message, and control frames are none (5.4)."""
+        frames = _fed(_frame(0x01, 10), _frame(0x89, 4), _frame(0x00, 200), _frame(0x8A, 0), _frame(0x80, 0))
+        assert (False, True, False, 1) == _verdict(frames)
+
+    def test_the_bits_of_extensions_are_theirs(self) -> None:
+        """permessage-deflate sets the first (RFC 7692 6)."""
+        assert (False, True, False, 3) == _verdict(
+            _fed(b"".join(_frame(0x82 | bit, 9) for bit in (64, 32, 16)))
+        )
+
+    def test_a_close_frame_is_noted(self) -> None:
+        """No second one may follow it."""
+        frames = _fed(_frame(0x81, 3), _frame(0x88, 2))
+        assert (False, True, True, 1) == _verdict(frames)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize(
+        "start",
+        [
+            *(bytes([0x80 | opcode, 0]) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
+            *(bytes([opcode, 0]) for opcode in (8, 9, 10)),
+            *(bytes([0x88, 126, 0, 126]), bytes([0x89, 127]), bytes([0x8A, 126])),
+            b"\x82\x7f\x80" + bytes(7),
+            b"\x01\x7f" + b"\xff" * 8,
+        ],
+        ids=repr,
+    )
+    def test_what_is_no_frame_is_given_up(self, start: bytes, *, masked: bool) -> None:
+        """Reserved opcodes, control frames in fragments or above 125 bytes, lengths of 2**63 and more."""
+        if masked:
+            start = bytes([start[0], start[1] | 0x80]) + start[2:]
+        frames = _fed(_frame(0x82, 3, masked=masked), start, masked=masked)
+        assert (True, False, False, 1) == _verdict(frames)
+        frames.feed(_frame(0x82, 3, masked=masked) + bytes(2**16))
+        assert (True, False, False, 1) == _verdict(frames)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_the_mask_tells_the_direction(self, *, masked: bool) -> None:
+        """A client masks, a server does not (5.1)."""
+        for first in (0x82, 0x89):
+            assert _fed(_frame(first, 5, masked=not masked), masked=masked).gave_up
+
+    def test_something_else_than_websocket(self) -> None:
+        """An instance may speak what it likes behind its 101."""
+        assert _fed(b"SSH-2.0-OpenSSH_9.2\r\n").gave_up
+
+    def test_a_large_frame_in_many_pieces(self) -> None:
+        """64 MiB, and nothing of it is kept."""
+        size = 2**26
+        frames = _fed(_frame(0x82, size)[:10], *[bytes(2**20)] * 63)
+        assert not frames.at_boundary
+        frames.feed(bytes(2**20) + _frame(0x89, 0))
+        assert (False, True, False, 1) == _verdict(frames)
+
+    def test_it_says_what_it_knows(self) -> None:
+        """For whoever debugs."""
+        assert "Frames(at a boundary, messages=1, closed=False)" == repr(_fed(_frame(0x82, 3)))
+        assert "Frames(in a frame, messages=0, closed=False)" == repr(_fed(b"\x82"))
+        assert "Frames(not frames, messages=0, closed=False)" == repr(_fed(b"\x83\x00"))
+
+
+_streams = st.lists(
+    st.builds(
+        lambda first, size, masked: (first, size, masked),
+        st.sampled_from([0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0xC1, 0x88, 0x89, 0x8A]) | st.integers(0, 255),
+        st.sampled_from([0, 1, 5, 124, 125]) | st.sampled_from([126, 127, 128, 2**16 - 1, 2**16]),
+        st.sampled_from([True] * 9 + [False]),
+    ),
+    max_size=6,
+)
+
+
+class TestCutAnywhere:
+    """However the bytes come, the verdict is the same: that of a reader who sees them all at once."""
+
+    @given(st.booleans(), _streams, st.lists(st.integers(0, 400), max_size=30))
+    def test_frames(self, masked: bool, parts: list[tuple[int, int, bool]], places: list[int]) -> None:
+        """Most of them valid."""
+        data = b"".join(_frame(first, size, masked=masked is right) for first, size, right in parts)
+        _same(data, places, masked=masked)
+
+    @given(st.booleans(), st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=60))
+    @example(masked=False, data=b"\x82\x7f" + bytes(7), places=[1, 2, 3])
+    @example(masked=False, data=b"\x82\x7f" + bytes(8) + b"\x82", places=[1, 9])
+    def test_any_bytes(self, masked: bool, data: bytes, places: list[int]) -> None:
+        """Nothing is raised."""
+        _same(data, places, masked=masked)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_single_bytes(self, *, masked: bool) -> None:
+        """At every byte, what was fed so far is judged as if it had come at once."""
+        parts = [(0x01, 3), (0x89, 125), (0x80, 130), (0x82, 2**16), (0x88, 2), (0x82, 0)]
+        data = b"".join(_frame(first, size, masked=masked) for first, size in parts)
+        frames = Frames(masked=masked)
+        for place in range(len(data)):
+            frames.feed(data[place : place + 1])
+            if place < 400 or place > 65_000:
+                assert _read_slowly(data[: place + 1], masked=masked) == _verdict(frames)
+
+
+def _same(data: bytes, places: list[int], *, masked: bool) -> None:
+    expected = _read_slowly(data, masked=masked)
+    assert expected == _verdict(_fed(data, masked=masked))
+    assert expected == _verdict(_fed(*_cut(data, places), masked=masked))
+
+
+class TestAsOthersWriteThem:
+    """`websockets` writes the frames, and knows where they end."""
+
+    @given(
+        st.booleans(),
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    [Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG, Opcode.CLOSE]
+                ),
+                st.integers(0, 125) | st.sampled_from([126, 1000, 2**16 - 1, 2**16]),
+                st.booleans(),
+            ),
+            max_size=8,
+        ),
+        st.lists(st.integers(0, 3000), max_size=10),
+    )
+    def test_every_frame_ends_at_a_boundary(
+        self, masked: bool, parts: list[tuple[Opcode, int, bool]], places: list[int]
+    ) -> None:
+        """With permessage-deflate, in fragments and any pieces."""
+        frames, messages, closed = Frames(masked=masked), 0, False
+        deflate = PerMessageDeflate(False, False, 15, 15)
+        for opcode, size, is_last in parts:
+            is_control = opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE)
+            payload = bytes(size % 126 if is_control else size)
+            frame = Frame(opcode, payload, fin=is_control or is_last)
+            data = frame.serialize(mask=masked, extensions=[deflate])
+            for piece in _cut(data, places):
+                frames.feed(piece)
+            messages += opcode in (Opcode.TEXT, Opcode.BINARY)
+            closed = closed or opcode is Opcode.CLOSE
+            assert (False, True, closed, messages) == _verdict(frames)

@@ -49,3 +49,128 @@ def accepts_websocket(request: Request, response: Response) -> bool:
 def switching_protocols(lines: Lines) -> bytes:
     """Compose the 101 with which a tunnel begins; `lines` are the end-to-end ones."""
     return response_head(101, b"Switching Protocols", [*lines, UPGRADE])
+
+
+# --- frames (RFC 6455 5.2) -----------------------------------------------------------------
+
+_CONTINUES: Final = 0
+_BEGINS: Final = 1
+"""A data message: text or binary."""
+_CONTROL: Final = 2
+_CLOSES: Final = 3
+_RESERVED: Final = 4
+
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_LONGEST_HEADER: Final = 14
+_NEVER: Final = 1 << 127
+"""Farther than any stream goes, and than any length that a frame can have."""
+
+
+def _kind(first: int) -> int:
+    """Say what the first byte of a frame makes of it; extensions may use the reserved bits (5.8)."""
+    opcode = first & 0x0F
+    if opcode < 3:
+        return _BEGINS if opcode else _CONTINUES
+    if 8 <= opcode <= 10 and first & _FIN:  # control frames are not fragmented (5.5)
+        return _CLOSES if opcode == 8 else _CONTROL
+    return _RESERVED
+
+
+def _small(second: int, *, masked: bool) -> int:
+    """Return the size of a frame, header included, where its second byte tells it, else 0."""
+    size = second ^ _MASKED if masked else second
+    return size + (6 if masked else 2) if size < 126 else 0
+
+
+_KINDS: Final = bytes(map(_kind, range(256)))
+_SMALL_OF_CLIENT: Final = bytes(_small(second, masked=True) for second in range(256))
+_SMALL_OF_SERVER: Final = bytes(_small(second, masked=False) for second in range(256))
+
+
+class Frames:
+    """Follows the frames of one direction by their headers: boundaries, opcodes and sizes.
+
+    It is fed whatever passes, in any pieces, and keeps no payload. It judges no more than it must to
+    know where the next frame begins: what is no frame makes it give up, and it raises nothing.
+    """
+
+    __slots__ = ("_header", "_left", "_masked", "_small", "closed", "messages")
+
+    def __init__(self, *, masked: bool) -> None:
+        """Frames of a client are masked, those of a server are not (RFC 6455 5.1)."""
+        self.messages = 0
+        """Data messages that have begun, in however many fragments they come."""
+        self.closed = False
+        """Whether a close frame has begun."""
+        self._masked = masked
+        self._small = _SMALL_OF_CLIENT if masked else _SMALL_OF_SERVER
+        self._left = 0
+        """What is to come of the current frame; below 0, so many bytes of a header are in `_header`."""
+        self._header = b""
+
+    def __repr__(self) -> str:
+        state = "not frames" if self.gave_up else "at a boundary" if self.at_boundary else "in a frame"
+        return f"Frames({state}, messages={self.messages}, closed={self.closed})"
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether a frame may begin here: the last one has come in full, or none has begun."""
+        return self._left == 0
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether something came that is no frame; nothing is counted from there on."""
+        return self._left > _NEVER >> 1
+
+    def feed(self, data: bytes) -> None:
+        """Follow what passes."""
+        at = self._left
+        if at < 0:
+            at = self._complete_header(data)
+            if at < 0:
+                return
+        last, small, begun = len(data) - 1, self._small, 0
+        while at < last:
+            kind, size = _KINDS[data[at]], small[data[at + 1]]
+            if kind > _BEGINS or not size:
+                size = self._other_frame(data, at)
+                if not size:
+                    break
+            elif kind:
+                begun += 1
+            at += size
+        self._left = at - last - 1
+        if at <= last:
+            self._header = data[at:]
+        if begun:
+            self.messages += begun
+
+    def _complete_header(self, data: bytes) -> int:
+        """Return where in `data` the frame ends whose header began before it; below 0 if that goes on."""
+        seen = len(self._header)
+        header = self._header + data[: _LONGEST_HEADER - seen]
+        size = self._other_frame(header, 0) if len(header) > 1 else 0
+        if not size:
+            self._header, self._left = header, -len(header)
+            return self._left
+        return size - seen
+
+    def _other_frame(self, data: bytes, at: int) -> int:
+        """Count a frame of any kind and return its size; 0 when its header is not complete."""
+        kind = _KINDS[data[at]]
+        size = data[at + 1] ^ _MASKED if self._masked else data[at + 1]
+        if kind == _RESERVED or size > 127 or (kind >= _CONTROL and size > 125):
+            return _NEVER
+        header = 6 if self._masked else 2
+        if size > 125:
+            length = data[at + 2 : at + (4 if size == 126 else 10)]
+            if len(length) < (2 if size == 126 else 8):
+                return 0
+            size = int.from_bytes(length)
+            if size >> 63:
+                return _NEVER
+            header += len(length)
+        self.messages += kind == _BEGINS
+        self.closed = self.closed or kind == _CLOSES
+        return header + size
