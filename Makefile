@@ -9,9 +9,10 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Fonts, because a browser without any shows boxes instead of letters.
 CHROMIUM := chromium fonts-dejavu-core
+CHP := configurable-http-proxy@5.3.0
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz bench-instructions picture pins clean chromium
+.PHONY: help demo test test-slow lint format cases fuzz bench bench-check bench-instructions peers picture pins clean chromium
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 19
@@ -40,6 +41,13 @@ cases: .venv/dev.stamp  ## Show which cases of the wire are covered, and whether
 
 fuzz: .venv/dev.stamp  ## Send mutations of everything to a proxy, for DURATION=60 seconds; SEED=... repeats a run
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(DURATION),60) $(addprefix --seed ,$(SEED))
+
+bench: .venv/dev.stamp peers  ## Measure us beside nginx, HAProxy and configurable-http-proxy: ONLY="small ws" ROUNDS=1 PROXIES="ours nginx"
+	@$(BIN)/python -m benchmarks $(addprefix --rounds ,$(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(PROXIES),--proxies $(PROXIES)) $(addprefix --seconds ,$(SECONDS)) $(addprefix --output ,$(OUTPUT))
+
+bench-check: .venv/dev.stamp peers  ## Fail when our cost, as a multiple of nginx's, has grown by more than a tenth
+	@$(BIN)/python -m benchmarks --check $(if $(ONLY),--only $(ONLY)) $(addprefix --rounds ,$(ROUNDS))
 
 bench-instructions: .venv/dev.stamp  ## Count our instructions, function by function: WORK=small (stream, ws, ws64k, kernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
@@ -83,6 +91,22 @@ clean:  ## Remove what was installed and made here
 	if [ "$$no_venv" ]; then echo "Python $$no_venv cannot make virtual environments yet:  apt-get install python$$no_venv-venv"; \
 	else echo "No Python 3.12 or newer found, neither as python3.13, python3.12, python3.14 or python3, nor pyenv's."; \
 	  echo "On Debian 13:  apt-get install python3 python3-venv;  with pyenv:  pyenv install 3.13"; fi >&2; exit 1
+
+# What cannot be installed is left out, and the benchmark says so. Debian would start nginx and HAProxy as
+# services at once: a policy forbids that meanwhile.
+peers:
+	@missing=; for program in nginx:nginx-light haproxy:haproxy wrk:wrk; do \
+	  PATH="$$PATH:/usr/sbin" command -v "$${program%%:*}" >/dev/null || missing+=" $${program##*:}"; done; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else sudo=none; fi; \
+	if [ "$$missing" ] && [ "$$sudo" = none ]; then echo "Missing:  apt-get install$$missing" >&2; \
+	elif [ "$$missing" ]; then echo "Installing$$missing ..."; policy=/usr/sbin/policy-rc.d; \
+	  if [ -e $$policy ]; then policy=; else printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; \
+	  $$sudo chmod +x $$policy; trap "$$sudo rm -f $$policy" EXIT; fi; $$sudo apt-get -qq update; \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; fi
+	@if [ -e node_modules/configurable-http-proxy ]; then exit 0; fi; \
+	if ! command -v npm >/dev/null; then echo "Missing: npm, for $(CHP)" >&2; exit 0; fi; \
+	echo "Installing $(CHP) ..."; \
+	npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --silent $(CHP)
 
 chromium:
 	@if command -v chromium >/dev/null; then exit 0; fi; \

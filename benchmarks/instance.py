@@ -16,6 +16,7 @@ from typing import Final, cast
 import uvloop
 from aiohttp import web
 
+from benchmarks import transfers
 from benchmarks.messages import CLOSE
 
 _HEAD_END: Final = b"\r\n\r\n"
@@ -28,8 +29,6 @@ class Instance(asyncio.Protocol):
     def __init__(self, page: dict[str, bytes]) -> None:
         self._page = page
         self._head = bytearray()
-        self._body_left = 0
-        self._uploaded = 0
         self._frames: bytearray | None = None
         self._transport: asyncio.Transport
 
@@ -38,11 +37,9 @@ class Instance(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Echo, swallow, or read a head, whatever is due."""
+        """Echo, or read a head."""
         if self._frames is not None:
             self._echo(data)
-        elif self._body_left:
-            self._swallow(data)
         else:
             self._head += data
             # A proxy sends its next request when this one is answered: there is never more than one here.
@@ -59,17 +56,21 @@ class Instance(asyncio.Protocol):
             self._frames = bytearray()
             self._echo(rest)
         elif size := int(fields.get(b"content-length", b"0")):
-            self._body_left, self._uploaded = size, size
-            self._swallow(rest)
+            self._swallow(size, len(rest))
         else:
             self._transport.write(self._page.get(line.split()[1].decode(), _response(b"", b"404 Not Found")))
 
-    def _swallow(self, data: bytes) -> None:
-        """Count a body, and tell its size when all of it has come."""
-        self._body_left -= len(data)
-        if self._body_left <= 0:
-            self._transport.write(_response(b"%d" % self._uploaded))
-            self._body_left = 0
+    def _swallow(self, size: int, seen: int) -> None:
+        """Let a thread throw a body away, and tell its size when all of it has come."""
+        self._transport.pause_reading()
+        sock = self._transport.get_extra_info("socket")
+        loop = asyncio.get_running_loop()
+
+        def done(swallowed: "asyncio.Future[int]") -> None:
+            self._transport.resume_reading()
+            self._transport.write(_response(b"%d" % (seen + swallowed.result())))
+
+        loop.run_in_executor(None, transfers.swallow, sock.fileno(), size - seen).add_done_callback(done)
 
     def _accept(self, fields: dict[bytes, bytes]) -> None:
         key = hashlib.sha1(fields[b"sec-websocket-key"] + _GUID).digest()  # noqa: S324 -- RFC 6455 4.2.2
@@ -125,6 +126,8 @@ class Api:
                 return web.json_response(self._asked)
             case ["api", "jupyter", "instances", number]:
                 self._asked += 1
+                if not request.headers.get("Authorization", "").startswith("Bearer ey"):
+                    return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
                 address = f"{self._network}.{number}"
                 instance = {"id": int(number), "uid": "u", "computeId": "c", "name": "benchmark"}
                 return web.json_response({"data": instance | {"ipAddress": address, "state": "ACTIVE"}})

@@ -9,19 +9,30 @@ ends, it closes its connections and goes. A wrong status or length is an error, 
 """
 
 import asyncio
+import itertools
 import json
 import sys
 import time
+import uuid
 from array import array
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final, cast
 
 import uvloop
 
-from benchmarks import messages
-from benchmarks.world import SMALL, STREAM
+from benchmarks import messages, transfers
+from benchmarks.world import PAGE, SMALL, STREAM
 
 _HEAD_END: Final = b"\r\n\r\n"
 _SILENCE_S: Final = 60.0
+_BATCH: Final = 50
+
+TARGETS: Final = {
+    "small": "/jupyter/1/small",
+    "cold": "/jupyter/1/small",
+    "stream": "/jupyter/1/stream",
+}
 
 KERNEL: Final = "/jupyter/2/api/kernels/{id}/channels?session_id={id}"
 PLAIN: Final = "/jupyter/2/terminals/websocket/{id}"
@@ -36,6 +47,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self.latencies = array("d")
+        self.orders = 0
         self.to_start = 0
         self.stop_at = 0.0
         self.under_way = 0
@@ -71,7 +83,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, crowd: Crowd) -> None:
         self.crowd = crowd
-        self.transport: asyncio.Transport
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is connected
         self.began = 0.0
         self.expects_close = False
 
@@ -95,6 +107,12 @@ class Client(asyncio.Protocol):
     def begin(self) -> None:
         """Start one unit of work."""
         raise NotImplementedError
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self.expects_close = True
+        if self.transport is not None:
+            self.transport.abort()
 
     def finish(self) -> None:
         """End one, and go on."""
@@ -187,17 +205,101 @@ class WebSocket(Client):
         self.begin()
 
 
-def client(work: str, crowd: Crowd, number: int) -> Client:
-    """Make the client of a connection for a kind of work."""
+class Cold(Requests):
+    """A request with a token that belongs to this burst alone: nobody has seen it before."""
+
+    def begin(self) -> None:
+        """Send the request with this burst's token."""
+        self.transport.write(_request_of(self.crowd.orders))
+
+
+@lru_cache(maxsize=1)
+def _request_of(burst: int) -> bytes:
+    # 0 is the token of all other work; the clock, for another client on the same proxy has come before.
+    return messages.request(TARGETS["cold"], serial=time.time_ns() + burst)
+
+
+class Page(Requests):
+    """The requests of a page, in order, each on the first connection that is free."""
+
+    def __init__(self, crowd: Crowd, requests: Iterator[tuple[bytes, int]]) -> None:
+        super().__init__(crowd, "", 0)
+        self._requests = requests
+
+    def begin(self) -> None:
+        """Send the next request."""
+        self._request, self._size = next(self._requests)
+        super().begin()
+
+
+def requests_of_page() -> Iterator[tuple[bytes, int]]:
+    """Give the recorded requests and the sizes of their answers, again and again."""
+    recorded = json.loads(PAGE.read_text())
+    return itertools.cycle([(messages.request(one["target"]), one["bytes"]) for one in recorded])
+
+
+class Opening(WebSocket):
+    """A WebSocket for each unit of work: connected, opened, closed by a close frame, gone."""
+
+    def __init__(self, crowd: Crowd, target: str, port: int) -> None:
+        super().__init__(crowd, target, 0)
+        self._port = port
+        self._connecting: asyncio.Task[object]
+
+    def begin(self) -> None:
+        """Connect; the upgrade follows."""
+        self.is_open, self.expects_close, self._seen = False, False, bytearray()
+        loop = asyncio.get_running_loop()
+        self._connecting = loop.create_task(loop.create_connection(lambda: self, "127.0.0.1", self._port))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the upgrade."""
+        super().connection_made(transport)
+        self.transport.write(self._upgrade)
+
+    def opened(self) -> None:
+        """Send a close frame, as a browser does that leaves (RFC 6455 7.1.1: the server closes TCP)."""
+        self.transport.write(_CLOSE_SENT)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the handshake, then for the other close frame."""
+        if not self.is_open:
+            self._opened(data)
+        elif data != _CLOSE_DUE:
+            self.crowd.failed(f"no close frame: {data!r}")
+        else:
+            self.expects_close = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it, when all of it was in order."""
+        if self.expects_close:
+            self.finish()
+        else:
+            self.crowd.failed(f"connection lost: {exc}")
+
+
+_CLOSE_SENT: Final = messages.frame(b"\x03\xe8", messages.CLOSE, masked=True)
+_CLOSE_DUE: Final = messages.frame(b"\x03\xe8", messages.CLOSE, masked=False)
+
+
+def clients(work: str, crowd: Crowd, connections: int, port: int) -> list[Client]:
+    """Make the clients for a kind of work, one for each connection."""
+    numbers = range(connections)
     match work:
-        case "small":
-            return Requests(crowd, "/jupyter/1/small", SMALL)
-        case "stream":
-            return Requests(crowd, "/jupyter/1/stream", STREAM)
+        case "small" | "stream":
+            return [Requests(crowd, TARGETS[work], SMALL if work == "small" else STREAM) for _ in numbers]
+        case "cold":
+            return [Cold(crowd, TARGETS["cold"], SMALL) for _ in numbers]
+        case "page":
+            requests = requests_of_page()
+            return [Page(crowd, requests) for _ in numbers]
         case "ws" | "ws64k":
-            return WebSocket(crowd, PLAIN.format(id=number), STREAM if work == "ws64k" else 64)
+            return [WebSocket(crowd, PLAIN.format(id=n), STREAM if work == "ws64k" else 64) for n in numbers]
         case "kernel":
-            return WebSocket(crowd, KERNEL.format(id=f"{number:036}"), 64)
+            return [WebSocket(crowd, KERNEL.format(id=uuid.UUID(int=n)), 64) for n in numbers]
+        case "open" | "openkernel":
+            target = KERNEL if work == "openkernel" else PLAIN
+            return [Opening(crowd, target.format(id=uuid.UUID(int=n)), port) for n in numbers]
     raise SystemExit(f"{work} is no work that this client knows")
 
 
@@ -205,24 +307,29 @@ async def run(work: str, port: int, connections: int) -> None:
     """Connect, warm up, then obey standard input."""
     loop = asyncio.get_running_loop()
     crowd = Crowd()
-    clients = []
-    for number in range(connections):
-        one = client(work, crowd, number)
-        clients.append(one)
-        await loop.create_connection(lambda one=one: one, "127.0.0.1", port)  # type: ignore[misc]
+    everyone = clients(work, crowd, connections, port)
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    order = f"count {connections}"
-    while order:
-        try:
-            say(await _obey(order, crowd, clients))
-        except (Wrong, TimeoutError) as error:
-            say({"error": str(error) or "no answer in time"})
-            return
-        order = (await lines.readline()).decode()
-    for one in clients:
-        one.expects_close = True
-        one.transport.abort()
+    try:
+        say(await _warm_up(crowd, everyone, port))
+        while order := (await lines.readline()).decode():
+            say(await obey(order, crowd, everyone))
+    except (Wrong, OSError) as error:  # TimeoutError is one
+        say({"error": str(error) or "no answer in time"})
+    for one in everyone:
+        one.leave()
+
+
+async def _warm_up(crowd: Crowd, everyone: list[Client], port: int) -> dict[str, object]:
+    """Connect, and have every connection work once, a few at a time: nobody comes in thousands at once."""
+    loop = asyncio.get_running_loop()
+    answer: dict[str, object] = {}
+    for batch in itertools.batched(everyone, _BATCH):
+        for one in batch:
+            if not isinstance(one, Opening):
+                await loop.create_connection(lambda one=one: one, "127.0.0.1", port)  # type: ignore[misc]
+        answer = await obey(f"count {len(batch)}", crowd, batch)
+    return answer
 
 
 def say(answer: dict[str, object]) -> None:
@@ -231,17 +338,18 @@ def say(answer: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-async def _obey(order: str, crowd: Crowd, clients: list[Client]) -> dict[str, object]:
+async def obey(order: str, crowd: Crowd, everyone: Sequence[Client]) -> dict[str, object]:
+    """Do what a line says. Raises `Wrong` or `TimeoutError`."""
     kind, amount = order.split()
+    crowd.orders += 1
     crowd.finished = asyncio.get_running_loop().create_future()
     crowd.latencies = array("d")
     began = time.perf_counter()
     crowd.to_start = int(amount) if kind == "count" else sys.maxsize
     crowd.stop_at = began + float(amount) if kind == "seconds" else 0.0
-    allowed = _SILENCE_S + (float(amount) if kind == "seconds" else 0.0)
-    for one in clients:
+    for one in everyone:
         one.go()
-    async with asyncio.timeout(allowed):
+    async with asyncio.timeout(_SILENCE_S + float(amount)):
         await crowd.finished
     return {
         "done": len(crowd.latencies),
@@ -256,5 +364,13 @@ def percentiles(latencies: "array[float]") -> dict[str, float]:
     return {name: ordered[int(len(ordered) * part)] * 1e6 for name, part in (("p50", 0.5), ("p99", 0.99))}
 
 
+def main(work: str, port: int, connections: int) -> None:
+    """Do one kind of work."""
+    if work in transfers.WORKS:
+        transfers.run(work, port)
+    else:
+        uvloop.run(run(work, port, connections))
+
+
 if __name__ == "__main__":
-    uvloop.run(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -109,6 +109,14 @@ class Child:
 
         wait(look, f"{self.name} to listen on {host}:{port}")
 
+    def interrupt(self) -> None:
+        """Tell the program to come to an end, and wait for it."""
+        self._popen.send_signal(signal.SIGINT)
+        try:
+            self._popen.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.name} does not end") from None
+
     def end(self) -> None:
         """End the whole session: first politely, then not."""
         for pipe in (self._popen.stdin, self._popen.stdout):

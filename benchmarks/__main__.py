@@ -1,0 +1,174 @@
+"""Measure: `python -m benchmarks --help`, `make bench`, `make bench-check`."""
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from benchmarks import chart, counters, proxies
+from benchmarks.processes import Failed
+from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row, compared, tables
+from benchmarks.scenarios import CHECKED, SCENARIOS, Scenario, Stage
+from benchmarks.world import World, running_world
+
+LATEST: Final = Path(__file__).with_name("results") / "latest.json"
+CHART: Final = LATEST.with_suffix(".svg")
+
+
+def say(text: str) -> None:
+    """Tell how far it is, apart from the tables."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def cpus() -> tuple[str | None, str | None]:
+    """Choose a CPU for the proxy, and the others for everything else; none when there is only one."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return (str(first), ",".join(map(str, others))) if others else (None, None)
+
+
+def measured(
+    world: World, scenarios: Sequence[Scenario], names: Sequence[str], options: argparse.Namespace
+) -> Results:
+    """Run every scenario: in rounds, and in a round all proxies in turn."""
+    results = Results(about(options, names))
+    for scenario in scenarios:
+        row = results.rows[scenario.name] = Row(scenario.title, scenario.unit)
+        for number in range(1, options.rounds + 1):
+            for name in names:
+                say(f"{scenario.title}: round {number}, {name}")
+                _measure(world, scenario, name, row, options.seconds)
+    return results
+
+
+def _measure(world: World, scenario: Scenario, name: str, row: Row, seconds: float) -> None:
+    """Start a proxy, measure it, end it. What goes wrong stays with this proxy and this scenario."""
+    if name in row.errors:
+        return
+    try:
+        with proxies.PROXIES[name](world) as proxy:
+            row.add(name, scenario.measure(Stage(world, proxy, seconds)))
+    except Failed as error:
+        say(f"  error: {error}")
+        row.errors[name] = " ".join(str(error).split())[:300]
+
+
+def about(options: argparse.Namespace, names: Sequence[str]) -> dict[str, object]:
+    """Say where and when it is, and what is compared."""
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    said = proxies.versions()
+    return {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "cpu": model[0].partition(": ")[2] if model else platform.machine(),
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "versions": {name: said[name] for name in names},
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "counted": list(counters.countable()),
+    }
+
+
+def parsed() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what proxying costs.")
+    known = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument("--only", nargs="+", choices=known, metavar="SCENARIO", help=f"of {' '.join(known)}")
+    parser.add_argument("--proxies", nargs="+", choices=list(proxies.PROXIES), default=list(proxies.PROXIES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="for work that could go on for ever")
+    parser.add_argument("--output", type=Path, help="write the results to this file (JSON)")
+    parser.add_argument(
+        "--check", action="store_true", help="compare our ratio to nginx with what is committed"
+    )
+    parser.add_argument(
+        "--needs-perf", action="store_true", help="with --check: do nothing where perf cannot count"
+    )
+    return parser.parse_args()
+
+
+def check(options: argparse.Namespace) -> int:
+    """Run the first scenarios against nginx, and return the exit status."""
+    committed = Results.from_json(json.loads(LATEST.read_text()))
+    figure = INSTRUCTIONS if len(counters.countable()) == 2 and committed.cost == INSTRUCTIONS else CPU_TIME
+    if options.needs_perf and figure == CPU_TIME:
+        say("bench-check: skipped: perf cannot count instructions here, or did not for the committed results")
+        return 0
+    if lacking := [missing for name in ("nginx", "wrk") if (missing := proxies.missing(name))]:
+        say(f"bench-check: cannot run without {' and '.join(lacking)}")
+        return 2
+    chosen = [scenario for scenario in SCENARIOS if scenario.name in (options.only or CHECKED)]
+    now = run(chosen, ["ours", "nginx"], options)
+    verdict = compared(now, committed, [scenario.name for scenario in chosen], figure)
+    say(f"our cost as a multiple of nginx's, in {'instructions' if figure == INSTRUCTIONS else 'CPU time'}:")
+    say("\n".join(verdict.lines))
+    return int(verdict.is_worse)
+
+
+def run(scenarios: Sequence[Scenario], names: Sequence[str], options: argparse.Namespace) -> Results:
+    """Start the world, and measure in it."""
+    proxy_cpu, load_cpus = cpus()
+    with (
+        tempfile.TemporaryDirectory(prefix="visa-bench-") as folder,
+        running_world(Path(folder), proxy_cpu=proxy_cpu, load_cpus=load_cpus) as world,
+    ):
+        return measured(world, scenarios, names, options)
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Run what was asked for, print the tables, and write the results."""
+    names = []
+    for name in options.proxies:
+        if lacking := proxies.missing(name):
+            say(f"left out: {proxies.TITLES[name]}: {lacking} is not installed")
+        else:
+            names.append(name)
+    if len(counters.countable()) < 2:
+        counted = "only the user's" if counters.countable() else "no"
+        say(f"perf counts {counted} instructions here: CPU time is the figure to look at")
+    chosen = [one for one in SCENARIOS if options.only is None or one.name in options.only]
+    results = run(chosen, names, options)
+    sys.stdout.write(tables(results, proxies.TITLES))
+    # What is shown and compared is a whole run: nothing that was left out may take its place.
+    whole = len(chosen) == len(SCENARIOS) and names == list(proxies.PROXIES)
+    output = options.output or (LATEST if whole else None)
+    if output is not None:
+        output.write_text(json.dumps(results.as_json(), indent=1) + "\n")
+        say(f"written: {output}")
+    if output == LATEST:
+        CHART.write_text(chart.drawn(results, proxies.TITLES))
+    return int(any(row.errors for row in results.rows.values()))
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End everything that was started; once is enough."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    say("ending what was started ...")
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Do what the command line says."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    options = parsed()
+    try:
+        sys.exit(check(options) if options.check else bench(options))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Failed as error:
+        sys.exit(f"benchmarks: {error}")
+
+
+if __name__ == "__main__":
+    main()
