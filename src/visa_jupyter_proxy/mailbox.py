@@ -77,7 +77,12 @@ class Start(_Message, tag="start"):
     """The first message: all that a worker has to know."""
 
     settings: WorkerSettings
+    """Limits that are counts are this worker's part of them."""
     routes: tuple[Route, ...]
+    place: int = 0
+    """Its number among the workers, from 0 on; the worker that replaces it has the same."""
+    places: int = 1
+    """How many workers there are."""
 
 
 class Ping(_Message, tag="ping"):
@@ -137,6 +142,11 @@ class TunnelEnded(_Message, tag="tunnel_ended"):
     bytes_up: int
     """From the browser to the instance."""
     bytes_down: int
+    messages_up: int = 0
+    """Data messages from the browser, as far as the stream was WebSocket."""
+    messages_down: int = 0
+    interacted_at: float | None = None
+    """When the last data message came from the browser, in Unix time; None when there was none."""
 
 
 type Downwards = Start | Ping | Drain | ShowState

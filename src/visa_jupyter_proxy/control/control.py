@@ -1,6 +1,6 @@
-"""Control: binds the socket, starts and watches the worker, and owns what must not be lost.
+"""Control: binds the socket, has workers serve on it, and owns what must not be lost.
 
-One process, with the worker as its child. It lives from `run` to the first SIGTERM or SIGINT; a
+One process, with the workers as its children. It lives from `run` to the first SIGTERM or SIGINT; a
 second one ends everything at once.
 """
 
@@ -14,6 +14,7 @@ from typing import Final
 from visa_jupyter_proxy import __version__, logs, state
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.notebooks import Notebooks
+from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.control.workers import WorkerProcess
 from visa_jupyter_proxy.mailbox import Message, Start, TunnelEnded, TunnelOpened
 from visa_jupyter_proxy.routes import Route
@@ -22,14 +23,6 @@ from visa_jupyter_proxy.visa_api import VisaApi
 
 _BACKLOG: Final = 4096
 """Connections that wait to be accepted: Linux's net.core.somaxconn."""
-
-_START_S: Final = 30.0
-"""How long a worker may take until it accepts connections."""
-
-_FIRST_BACKOFF_S: Final = 0.1
-_LARGEST_BACKOFF_S: Final = 10.0
-_HEALTHY_S: Final = 60.0
-"""A worker that lived so long did not die of its start."""
 
 _SHARE_OF_WORKERS: Final = 0.7
 """The part of `DRAIN_S` that running requests get; the rest is for the journal and the reports."""
@@ -60,8 +53,8 @@ class Control:
     def __init__(self, settings: Settings, routes: tuple[Route, ...]) -> None:
         self._settings = settings
         self._start = Start(settings=settings.for_worker(), routes=routes)
-        self._listener: socket.socket | None = None
-        self._worker: WorkerProcess | None = None
+        """For all workers together: the supervisor gives each its part."""
+        self._supervisor: Supervisor | None = None
         self._notebooks: Notebooks | None = None
         self._signals = 0
         self._stop = asyncio.Event()
@@ -70,7 +63,7 @@ class Control:
         """Serve until a signal says stop. Raises `CannotStart`."""
         settings = self._settings
         self._catch_signals()
-        self._listener = bind(settings.server_host, settings.server_port)
+        listener = bind(settings.server_host, settings.server_port)
         api = VisaApi(
             settings.api_base_url,
             ca_file=self._start.settings.api_ca_file,
@@ -79,19 +72,24 @@ class Control:
         notebooks = Notebooks(Journal(settings.storage_dir), api)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, api)
         try:
-            await self._serve(notebooks)
+            await self._serve(listener, notebooks)
         finally:
             await api.close()
         logs.get().notice("stopped")
 
-    async def _serve(self, notebooks: Notebooks) -> None:
+    async def _serve(self, listener: socket.socket, notebooks: Notebooks) -> None:
         self._notebooks = notebooks
-        await self._first_worker()
+        supervisor = self._supervisor = Supervisor(
+            self._start, self._settings.workers, listener, received=self._received, lost=self._lost
+        )
+        try:
+            await self._first_workers(supervisor, listener)
+        except CannotStart:
+            await supervisor.stop(0)
+            raise
         await notebooks.start()
-        watch = asyncio.create_task(self._watch())
         await self._stop.wait()
-        watch.cancel()
-        await self._finish(notebooks)
+        await self._finish(listener, supervisor, notebooks)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -105,13 +103,13 @@ class Control:
             self._stop.set()
         else:
             logs.get().warning("stopping at once", signal=number.name)
-            if self._worker is not None:
-                self._worker.kill()
+            if self._supervisor is not None:
+                self._supervisor.kill()
             os._exit(128 + number)  # what is committed to the journal is kept, and goes on from there
 
     def _show_state(self, notebooks: Notebooks, api: VisaApi) -> None:
         """Have every process write its state to the log."""
-        workers = [worker for worker in (self._worker,) if worker is not None and worker.is_serving]
+        workers = [] if self._supervisor is None else self._supervisor.workers
         state.write(
             state.ControlState(
                 workers=len(workers),
@@ -125,45 +123,31 @@ class Control:
         for worker in workers:
             worker.show_state()
 
-    # --- the worker ------------------------------------------------------------------------
+    # --- the workers -----------------------------------------------------------------------
 
-    async def _first_worker(self) -> None:
-        worker = await self._start_worker()
-        waiters = [asyncio.create_task(event.wait()) for event in (worker.ready, worker.gone, self._stop)]
-        await asyncio.wait(waiters, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
-        for waiter in waiters:
-            waiter.cancel()
-        if not worker.ready.is_set() and not self._stop.is_set():
-            worker.kill()
-            raise CannotStart("the worker process did not start; its own message stands above")
-        settings = self._settings
-        host, port = self._listening_socket().getsockname()[:2]
-        logs.get().notice("listening", host=host, port=port, api=settings.api_base_url, version=__version__)
-
-    async def _start_worker(self) -> WorkerProcess:
-        worker = self._worker = WorkerProcess(self._received)
-        await worker.start(self._listening_socket(), self._start)
-        return worker
-
-    def _listening_socket(self) -> socket.socket:
-        assert self._listener is not None  # noqa: S101 -- bound first of all
-        return self._listener
-
-    async def _watch(self) -> None:
-        """Start a worker anew whenever it has ended, more slowly when it does so again and again."""
-        backoff = _FIRST_BACKOFF_S
-        while self._worker is not None:
-            worker = self._worker
-            await worker.gone.wait()
-            self._connections_of(worker)
-            if time.monotonic() - worker.started_at > _HEALTHY_S:
-                backoff = _FIRST_BACKOFF_S
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, _LARGEST_BACKOFF_S)
-            try:
-                await self._start_worker()
-            except OSError as error:
-                logs.get().error("cannot start a worker", error=error.strerror)
+    async def _first_workers(self, supervisor: Supervisor, listener: socket.socket) -> None:
+        """Return when they accept connections, or when a signal says stop. Raises `CannotStart`."""
+        starting = asyncio.create_task(supervisor.start())
+        told_to_stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([starting, told_to_stop], return_when=asyncio.FIRST_COMPLETED)
+        told_to_stop.cancel()
+        if self._stop.is_set():
+            return  # `starting` ends with the workers
+        try:
+            serving = await starting
+        except OSError as error:
+            raise CannotStart(f"no memory that the workers could share: {error.strerror}") from error
+        if not serving:
+            raise CannotStart("no worker process did start; its own message stands above")
+        host, port = listener.getsockname()[:2]
+        logs.get().notice(
+            "listening",
+            host=host,
+            port=port,
+            api=self._settings.api_base_url,
+            version=__version__,
+            workers=supervisor.places,
+        )
 
     def _received(self, worker: WorkerProcess, message: Message) -> None:
         assert self._notebooks is not None  # noqa: S101 -- made before any worker
@@ -175,28 +159,17 @@ class Control:
             case _:
                 logs.get().warning("unexpected message", message=type(message).__name__)
 
-    def _connections_of(self, worker: WorkerProcess) -> None:
+    def _lost(self, worker: WorkerProcess) -> None:
         assert self._notebooks is not None  # noqa: S101
         self._notebooks.worker_lost(worker.number, time.time())
 
     # --- the end ---------------------------------------------------------------------------
 
-    async def _finish(self, notebooks: Notebooks) -> None:
-        """Stop accepting, let the worker finish, then write down what is left, all within `DRAIN_S`."""
+    async def _finish(self, listener: socket.socket, supervisor: Supervisor, notebooks: Notebooks) -> None:
+        """Stop accepting, let the workers finish, then write down what is left, all within `DRAIN_S`."""
         until = time.monotonic() + self._settings.drain_s
-        if self._listener is not None:
-            self._listener.close()
-        worker = self._worker
-        if worker is not None:
-            seconds = self._settings.drain_s * _SHARE_OF_WORKERS
-            worker.drain(seconds)
-            try:
-                async with asyncio.timeout(seconds + 0.5):
-                    await worker.gone.wait()
-            except TimeoutError:
-                worker.kill()
-                await worker.gone.wait()
-            self._connections_of(worker)
+        listener.close()
+        await supervisor.stop(self._settings.drain_s * _SHARE_OF_WORKERS)
         await notebooks.stop(max(0.0, until - time.monotonic() - 0.5))
 
 

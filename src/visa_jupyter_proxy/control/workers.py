@@ -1,6 +1,7 @@
 """A worker process as control sees it: started, spoken to, pinged, ended.
 
-A worker inherits two descriptors, the listening socket and its end of the mailbox, and nothing else.
+A worker inherits the listening socket, its end of the mailbox and, when there are several, the memory
+that they share, and nothing else.
 """
 
 import asyncio
@@ -13,11 +14,13 @@ from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, ShowState, Start
+from visa_jupyter_proxy.tally import Tally
 
 PING_S: Final = 1.0
 
-SILENT_S: Final = 30.0
-"""A worker that has not answered for so long hangs: gunicorn's `timeout`."""
+MOST_UNANSWERED: Final = 30
+"""A worker that has left so many pings unanswered hangs: gunicorn's `timeout` is 30 s too. Pings are
+counted, not seconds: a machine that was suspended finds its workers as they were."""
 
 _EXIT_S: Final = 2.0
 """How long a process may take to end after it has closed its mailbox."""
@@ -33,26 +36,34 @@ class WorkerProcess:
         self.number = next(_numbers)
         self.ready = asyncio.Event()
         """Set when it accepts connections."""
+        self.settled = asyncio.Event()
+        """Set when one of the two is, or when the process could not be started."""
         self.gone = asyncio.Event()
         """Set when the process has ended, and all its messages have been handed on."""
         self.started_at = time.monotonic()
         self._received = received
         self._lost = asyncio.Event()
-        self._heard_at = self.started_at
+        self._unanswered = 0
         self._mailbox: Mailbox | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._life: asyncio.Task[None] | None = None
 
-    async def start(self, listener: socket.socket, message: Start) -> None:
+    async def start(self, listener: socket.socket, message: Start, tally: Tally | None) -> None:
         """Start the process. Raises `OSError` when the system refuses."""
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptors = (listener.fileno(), theirs.fileno())
+            descriptors = [listener.fileno(), theirs.fileno()]
+            if tally is not None:
+                descriptors.append(tally.descriptor)
             # -P: what lies in the working directory is not ours to import.
             command = (sys.executable, "-P", "-m", "visa_jupyter_proxy.worker", *map(str, descriptors))
-            self._process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *command, pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL
+                )
+            except OSError:
+                ours.close()
+                raise
         self._mailbox = await Mailbox.open(ours, self._take, self._lost.set)
         self._mailbox.send(message)
         self._life = asyncio.create_task(self._live(self._process, self._mailbox))
@@ -78,10 +89,11 @@ class WorkerProcess:
             self._process.kill()
 
     def _take(self, _mailbox: Mailbox, message: Message) -> None:
-        self._heard_at = time.monotonic()
+        self._unanswered = 0
         match message:
             case Ready():
                 self.ready.set()
+                self.settled.set()
             case Pong():
                 pass
             case _:
@@ -99,12 +111,14 @@ class WorkerProcess:
         tell = logs.get().info if status == 0 else logs.get().error
         tell("worker ended", worker=self.number, pid=process.pid, status=status)
         self.gone.set()
+        self.settled.set()
 
     async def _ping(self, mailbox: Mailbox) -> None:
         for number in itertools.count(1):
             mailbox.send(Ping(number=number))
+            self._unanswered += 1
             await asyncio.sleep(PING_S)
-            if time.monotonic() - self._heard_at > SILENT_S:
+            if self._unanswered >= MOST_UNANSWERED:
                 logs.get().error("worker hangs: killing it", worker=self.number)
                 self.kill()
                 return

@@ -15,11 +15,16 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, ValidationInfo
 
+from visa_jupyter_proxy.settings import cpus
+
 LOG_LEVELS: Final = ("emerg", "alert", "crit", "error", "warning", "notice", "info", "debug")
 """The levels of syslog, most severe first (RFC 5424 6.2.1)."""
 
 _LONGEST_S: Final = 86_400
 """A day: whoever writes more means milliseconds."""
+
+_MOST_WORKERS: Final = 64
+"""HAProxy's limit for threads, in one group of them too; each worker costs about 40 MB."""
 
 _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 """RFC 1123 2.1, and `_`, which container names have."""
@@ -60,6 +65,17 @@ def seconds(*, above_zero: bool) -> BeforeValidator:
         raise ValueError(f"write a number of seconds without a unit, {least}, at most {_LONGEST_S}")
 
     return _parser(parse)
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return min(cpus.usable(), _MOST_WORKERS)
+    if re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= _MOST_WORKERS:
+        return int(text)
+    raise ValueError(f"write a whole number from 1 to {_MOST_WORKERS}, or auto")
+
+
+workers: Final = _parser(_workers)
 
 
 def one_of(*allowed: str) -> BeforeValidator:

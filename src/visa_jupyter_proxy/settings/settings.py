@@ -121,6 +121,10 @@ class Settings(BaseSettings):
     tcp_keepalive_s: Annotated[int, parsing.whole_number(0, 32767)] = _setting(
         "60", "Seconds of silence until TCP looks whether a WebSocket's peer is there; 0 is never."
     )
+    workers: Annotated[int, parsing.workers] = _setting(
+        "1",
+        "Processes that serve, about 40 MB each; `auto` is as many as the CPUs that the proxy may use.",
+    )
     max_connections: Annotated[int, parsing.whole_number(0, 1000000)] = _setting(
         "0", "Most client connections at a time; the others wait. 0 is what the file descriptors allow."
     )

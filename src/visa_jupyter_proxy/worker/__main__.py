@@ -1,4 +1,4 @@
-"""Entry of a worker process: `python -m visa_jupyter_proxy.worker LISTENER MAILBOX` (descriptors).
+"""Entry of a worker process: `python -m visa_jupyter_proxy.worker LISTENER MAILBOX [TALLY]` (descriptors).
 
 Started by control only. It ignores SIGINT, SIGTERM and SIGUSR1, which a terminal or a service manager
 sends to all processes at once: control decides, and a worker that has lost control stops by itself.
@@ -17,8 +17,8 @@ def main() -> None:
     """Run one worker."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    listener, pipe = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:3])
-    uvloop.run(serve(listener, pipe))
+    listener, pipe, *tally = map(int, sys.argv[1:])
+    uvloop.run(serve(socket.socket(fileno=listener), socket.socket(fileno=pipe), *tally))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,17 @@
 
 Past the first limit nobody is refused: the worker stops accepting, and the others wait in the kernel's
 queue. Past the second, which is off by default, a connection is closed at once.
+
+Several workers divide the first limit: each has its part of it, and because they accept from one queue,
+nobody waits while one of them has room. The second cannot be divided, for the connections of one
+address may be anywhere: the workers count them together, in the memory that they share.
 """
 
 import resource
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
+
+from visa_jupyter_proxy.tally import Place
 
 _RESERVED_DESCRIPTORS: Final = 64
 """Standard streams, mailbox, listener, epoll, the API's connections, libraries."""
@@ -19,39 +25,77 @@ class Admission:
     """Counts client connections; `pause` and `resume` accepting as they come and go."""
 
     def __init__(
-        self, most: int, most_of_an_address: int, *, pause: Callable[[], None], resume: Callable[[], None]
+        self,
+        most: int,
+        most_of_an_address: int,
+        *,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+        place: Place | None = None,
     ) -> None:
-        """`most` 0 is what the file descriptors allow, `most_of_an_address` 0 is any number."""
+        """`most` 0 is what the file descriptors allow, `most_of_an_address` 0 is any number.
+
+        `place` is this worker's among several; None when it is alone.
+        """
         self.most = most or connections_that_descriptors_allow()
         self._most_of_an_address = most_of_an_address
         self._pause = pause
         self._resume = resume
         self.count = 0
         """How many clients there are."""
-        self._addresses: dict[str, int] = {}
+        self._place = place
+        self._addresses: Addresses = _Addresses() if place is None else place
         self._paused = False
 
     def enter(self, address: str) -> bool:
         """Count a client that has connected; False when its address has too many already."""
-        self.count += 1
+        self._changed(self.count + 1)
         if self.count >= self.most and not self._paused:
             self._paused = True
             self._pause()
         if not self._most_of_an_address:
             return True
-        self._addresses[address] = self._addresses.get(address, 0) + 1
-        return self._addresses[address] <= self._most_of_an_address
+        return self._addresses.enter(address) <= self._most_of_an_address
 
     def leave(self, address: str) -> None:
         """Count one that has gone, admitted or not."""
-        self.count -= 1
+        self._changed(self.count - 1)
         if self._most_of_an_address:
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+            self._addresses.leave(address)
         if self._paused and self.count < self.most:
             self._paused = False
             self._resume()
+
+    def _changed(self, count: int) -> None:
+        self.count = count
+        if self._place is not None:
+            self._place.publish(count)
+
+
+class Addresses(Protocol):
+    """Counts the connections of each address."""
+
+    def enter(self, address: str) -> int:
+        """Count one that has come, and return how many there are."""
+
+    def leave(self, address: str) -> None:
+        """Count one that has gone."""
+
+
+class _Addresses:
+    """Those of the only worker."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def enter(self, address: str) -> int:
+        count = self._counts[address] = self._counts.get(address, 0) + 1
+        return count
+
+    def leave(self, address: str) -> None:
+        self._counts[address] -= 1
+        if not self._counts[address]:
+            del self._counts[address]
 
 
 def connections_that_descriptors_allow() -> int:

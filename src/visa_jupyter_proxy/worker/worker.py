@@ -1,8 +1,8 @@
 """A worker: one process that moves bytes.
 
-Control starts it with two inherited descriptors, the listening socket and its end of the mailbox, and
-tells it everything else in the first message. It does what control says; when control is gone, it
-drains and exits.
+Control starts it with inherited descriptors: the listening socket, its end of the mailbox and, when there
+are several workers, memory that they share. It tells it everything else in the first message. The worker
+does what control says; when control is gone, it drains and exits.
 """
 
 import asyncio
@@ -11,14 +11,26 @@ from collections import Counter
 from typing import Final
 
 from visa_jupyter_proxy import logs, state
-from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, ShowState, Start
+from visa_jupyter_proxy.mailbox import (
+    Drain,
+    Mailbox,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    ShowState,
+    Start,
+    WorkerSettings,
+)
 from visa_jupyter_proxy.routes import Router
+from visa_jupyter_proxy.tally import Place, Tally
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
@@ -30,14 +42,14 @@ _TICK_S: Final = 1.0
 _DRAIN_LOOK_S: Final = 0.05
 """How often a draining worker looks whether it is done."""
 
-_BACKLOG: Final = 4096
-"""Connections that wait to be accepted: Linux's net.core.somaxconn."""
-
 
 class Worker:
     """The parts of a worker, tied together, from the first message to the last connection."""
 
-    def __init__(self, start: Start, listener: socket.socket, mailbox: Mailbox) -> None:
+    def __init__(
+        self, start: Start, listener: socket.socket, mailbox: Mailbox, place: Place | None = None
+    ) -> None:
+        """`place` is this worker's among several, None when it is alone."""
         settings = start.settings
         self.drain_s = settings.drain_s
         loop = self._loop = asyncio.get_running_loop()
@@ -70,6 +82,7 @@ class Worker:
             settings.max_connections_per_address,
             pause=self._stop_accepting,
             resume=self._accept,
+            place=place,
         )
         self._proxy = Proxy(
             settings,
@@ -82,16 +95,16 @@ class Worker:
         )
         self._ended = loop.create_future()
         self._drain_until: float | None = None
-        self._server: asyncio.Server | None = None
-        self._accepts = True
-        """Whether there is room for another client."""
-        self._one_server = asyncio.Lock()
-        self._listening: asyncio.Task[None] | None = None
+        self._listening: Listening = (
+            Alone(loop, listener, self._connected)
+            if place is None
+            else Shared(loop, listener, self._connected, place)
+        )
 
     async def run(self) -> None:
         """Serve until drained. Raises nothing that a connection could cause."""
         keep_alive(self._listener, self._proxy.settings.tcp_keepalive_s)
-        await self._listen()
+        await self._listening.start()
         self._loop.call_later(_TICK_S, self._tick)
         self._mailbox.send(Ready())
         await self._ended
@@ -99,35 +112,16 @@ class Worker:
         await self._api.close()
         self._hangups.close()
 
-    async def _listen(self) -> None:
-        """Accept, on a descriptor of its own: that can be closed and leaves the queue as it is."""
-        async with self._one_server:
-            if self._server is None and self._has_room():
-                self._server = await self._loop.create_server(
-                    lambda: Downstream(self._proxy, self._connections),
-                    sock=self._listener.dup(),
-                    backlog=_BACKLOG,
-                )
-            if not self._has_room():
-                self._close_server()
-
-    def _has_room(self) -> bool:
-        return self._accepts and self._drain_until is None
+    def _connected(self) -> Downstream:
+        return Downstream(self._proxy, self._connections)
 
     def _accept(self) -> None:
-        self._accepts = True
-        self._listening = self._loop.create_task(self._listen())
+        self._listening.resume()
 
     def _stop_accepting(self) -> None:
         """Leave new clients in the kernel's queue until some have gone."""
-        self._accepts = False
-        self._close_server()
+        self._listening.pause()
         logs.get().warning("too many connections: others wait", connections=self._proxy.admission.most)
-
-    def _close_server(self) -> None:
-        if self._server is not None:
-            server, self._server = self._server, None
-            server.close()
 
     @property
     def is_draining(self) -> bool:
@@ -139,9 +133,12 @@ class Worker:
         if self._drain_until is not None:
             return
         self._drain_until = self._loop.time() + seconds
-        self._close_server()
-        self._listener.close()
+        self._listening.close()
         self._pool.close()
+        # A client that is accepted becomes a connection in the next turn of the loop.
+        self._loop.call_soon(self._drain_connections)
+
+    def _drain_connections(self) -> None:
         for connection in [*self._connections]:
             connection.drain()
         self._look_for_end()
@@ -163,6 +160,7 @@ class Worker:
         now = self._loop.time()
         self._loop.call_later(_TICK_S, self._tick)
         self._proxy.tick()
+        self._listening.tick(now)
         self._authorization.tick(now)
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.expired(now)
@@ -177,37 +175,61 @@ class Worker:
             self._loop.call_later(_DRAIN_LOOK_S, self._look_for_end)
 
 
-async def serve(listener: socket.socket, pipe: socket.socket) -> None:
-    """Live the life of a worker process on the two inherited sockets."""
-    loop = asyncio.get_running_loop()
-    started: asyncio.Future[Start | None] = loop.create_future()
-    worker: Worker | None = None
+class _Life:
+    """What control says, from the first message to the last."""
 
-    def received(mailbox: Mailbox, message: Message) -> None:
+    def __init__(self) -> None:
+        self._started: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
+        self._is_over = False
+        """Control has changed its mind, or is gone; perhaps before there is a worker."""
+        self._worker: Worker | None = None
+
+    async def live(self, listener: socket.socket, pipe: socket.socket, tally: int | None) -> None:
+        mailbox = await Mailbox.open(pipe, self._received, self._lost)
+        await asyncio.wait([self._started])
+        if not self._is_over:
+            start = self._started.result()
+            _configure_logs(start.settings)
+            place = None if tally is None else Place(Tally(tally, start.places), start.place)
+            self._worker = Worker(start, listener, mailbox, place)
+            await self._worker.run()
+        await mailbox.close()
+
+    def _received(self, mailbox: Mailbox, message: Message) -> None:
         match message:
             case Start():
-                started.set_result(message)
+                self._started.set_result(message)
             case Ping(number=number):
                 mailbox.send(Pong(number=number))
-            case Drain(seconds=seconds) if worker is not None:
-                worker.drain(seconds)
-            case ShowState() if worker is not None:
-                state.write(worker.counts())
+            case Drain(seconds=seconds):
+                self._end(seconds)
+            case ShowState() if self._worker is not None:
+                state.write(self._worker.counts())
             case _:
                 logs.get().warning("unexpected message", message=type(message).__name__)
 
-    def lost() -> None:
-        if not started.done():
-            started.set_result(None)
-        elif worker is not None and not worker.is_draining:
+    def _lost(self) -> None:
+        if self._worker is not None and not self._worker.is_draining:
             logs.get().warning("control is gone: draining")
-            worker.drain(worker.drain_s)
+        self._end(0 if self._worker is None else self._worker.drain_s)
 
-    mailbox = await Mailbox.open(pipe, received, lost)
-    start = await started
-    if start is None:
-        return
-    settings = start.settings
+    def _end(self, seconds: float) -> None:
+        self._is_over = True
+        if self._worker is not None:
+            self._worker.drain(seconds)
+        elif not self._started.done():
+            self._started.cancel()
+
+
+async def serve(listener: socket.socket, pipe: socket.socket, tally: int | None = None) -> None:
+    """Live the life of a worker process on the two inherited sockets.
+
+    `tally` is the descriptor of the memory that it shares with other workers, if there are any.
+    """
+    await _Life().live(listener, pipe, tally)
+
+
+def _configure_logs(settings: WorkerSettings) -> None:
     logs.configure(
         settings.log_level,
         settings.log_timezone,
@@ -215,6 +237,3 @@ async def serve(listener: socket.socket, pipe: socket.socket) -> None:
         settings.log_syslog_port,
         settings.log_syslog_app_name,
     )
-    worker = Worker(start, listener, mailbox)
-    await worker.run()
-    await mailbox.close()
