@@ -1,9 +1,17 @@
 """What no case says, and somebody on either side may try."""
 
+import os
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
 import pytest
 
-from support.client import get
-from wire.conftest import Wire
+from support.client import RawClient, get, upgrade
+from support.instance import Connection, switching
+from support.proxy import running_proxy
+from wire.conftest import Wire, production
 
 
 class TestAfterAnError:
@@ -23,3 +31,39 @@ class TestAfterAnError:
             if why == "unreachable":
                 wire.instance.listen()
             assert 200 == client.ask(wire.get()).status
+
+
+def test_a_client_that_resets_just_when_its_websocket_opens(tmp_path: Path, wire: Wire) -> None:
+    """It is counted out once: twice would let its address have more connections than it may."""
+    go, sent = threading.Event(), threading.Event()
+
+    def script(connection: Connection) -> None:
+        request = connection.request_head()
+        assert go.wait(20)
+        connection.send(switching(request))
+        sent.set()
+        connection.rest()
+
+    wire.instance.play(script)
+    routes = production(wire.instance.port)
+    limit = {"MAX_CONNECTIONS_PER_ADDRESS": "2"}
+    with running_proxy(tmp_path, api_url=wire.api.url, routes=routes, **limit) as proxy, ExitStack() as stack:
+        stack.enter_context(RawClient(proxy.port))
+        client = stack.enter_context(RawClient(proxy.port))
+        client.send(upgrade(wire.path("/ws"), token=wire.token))
+        wire.instance.wait(lambda: wire.instance.requests)
+        # The proxy finds both at once: first the instance's 101, then the client's reset.
+        os.kill(proxy.worker_pid, signal.SIGSTOP)
+        go.set()
+        assert sent.wait(20)
+        client.reset()
+        os.kill(proxy.worker_pid, signal.SIGCONT)
+        proxy.wait(lambda: proxy.records("tunnel") and _is_admitted(stack, proxy.port))
+        assert not _is_admitted(stack, proxy.port)
+
+
+def _is_admitted(stack: ExitStack, port: int) -> bool:
+    """Connect, and find out whether the proxy listens; the connection stays open then."""
+    client = stack.enter_context(RawClient(port))
+    client.send_in_pieces(get("/nowhere"), 1000)
+    return client.more()

@@ -214,8 +214,7 @@ class Downstream(asyncio.Protocol):
         self._proxy.hangups.forget(self._watched)
         if downstream is None or downstream.is_closing():
             reset(upstream)
-            self._proxy.admission.leave(self._peer)
-            exchange.downstream_lost(self._proxy.now())
+            exchange.downstream_lost(self._proxy.now())  # `connection_lost` has been called, or will be
             return
         ended = self._proxy.tunnel_opened(exchange)
         settings = self._proxy.settings
