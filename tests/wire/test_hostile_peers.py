@@ -33,6 +33,14 @@ class TestAfterAnError:
             assert 200 == client.ask(wire.get()).status
 
 
+def test_an_instance_that_cannot_be_told_who_it_is_is_not_connected_to(wire: Wire) -> None:
+    """Else each such request leaves a connection behind that nobody uses, for a second or two."""
+    wire.api.instance(wire.number, owner=f"user-{wire.number}", ip=wire.instance.host, computeId=None)
+    for _ in range(3):
+        assert 503 == wire.ask(get(f"/visafs/{wire.number}/x", token=wire.token)).status
+    assert 0 == wire.instance.connections
+
+
 def test_a_client_that_resets_just_when_its_websocket_opens(tmp_path: Path, wire: Wire) -> None:
     """It is counted out once: twice would let its address have more connections than it may."""
     go, sent = threading.Event(), threading.Event()

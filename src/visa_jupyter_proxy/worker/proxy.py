@@ -79,12 +79,12 @@ class Proxy:
             grant = exchange.grant or await self._authorize(exchange)
             match = exchange.match
             assert match is not None  # noqa: S101 -- _authorize has set both
-            exchange.enter(Phase.CONNECT, self.now())
-            upstream = await self._connect(exchange, match, grant)
             request = exchange.request
             lines = request_lines(
                 request, match, grant, exchange.client, exchange.credentials, request_id=exchange.id
             )
+            exchange.enter(Phase.CONNECT, self.now())
+            upstream = await self._connect(exchange, match, grant)
             upstream.attach(exchange)
             exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
         except ProxyError as error:
