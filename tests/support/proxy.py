@@ -54,10 +54,16 @@ class RunningProxy:
 
     @property
     def worker_pid(self) -> int:
-        """The process id of the worker that is alive."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        """The process id of the worker that is alive, or of the youngest."""
+        children = self.worker_pids
         assert children, "no worker"
-        return int(children[-1])
+        return children[-1]
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The process ids of all workers that are alive, the oldest first."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in children]
 
     def records(self, event: str) -> list[dict[str, Any]]:
         """Give what has been logged under this name."""

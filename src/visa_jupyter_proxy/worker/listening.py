@@ -4,7 +4,7 @@ A worker that is alone leaves accepting to uvloop. Several would take very uneve
 woken, and whoever is first takes everything that waits (41 of 400 connections here, 359 there). So each
 takes one connection at a time, and only while no other worker has fewer; what it leaves to the others
 it takes all the same if it still waits there a few milliseconds later.
-`docs/decisions/0005-workers-share-one-socket.md` has the figures, and what else was thought of.
+`docs/decisions/0006-workers-share-one-socket.md` has the figures, and what else was thought of.
 """
 
 import asyncio

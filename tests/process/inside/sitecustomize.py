@@ -1,14 +1,18 @@
-"""What a test does inside the proxy's processes: move the clock on the wall, count what is left.
+"""What a test does inside the proxy's processes: move the clock on the wall, count what is left, break.
 
 Python imports it at the start of each process that has this directory in PYTHONPATH, before all else.
 `CLOCK_OFFSET_FILE` names a file with the seconds by which the wall clock is off; SIGUSR2 writes how many
-asyncio tasks there are to `TASKS_FILE`. Without these variables it does nothing.
+asyncio tasks there are to `TASKS_FILE`. With `SPINS` SIGUSR2 has the process do nothing else for ever. A
+worker ends at its start while there is a `CRASH_FILE`, and takes the file along when "once" stands in it.
+Without these variables it does nothing.
 """
 
 import asyncio
 import os
 import signal
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 if "CLOCK_OFFSET_FILE" in os.environ:
@@ -29,3 +33,18 @@ if "TASKS_FILE" in os.environ:
         written.rename(_tasks)
 
     signal.signal(signal.SIGUSR2, _count)
+
+if "SPINS" in os.environ:
+
+    def _spin(*_: object) -> None:
+        while True:
+            pass
+
+    signal.signal(signal.SIGUSR2, _spin)
+
+if "CRASH_FILE" in os.environ and "visa_jupyter_proxy.worker" in sys.orig_argv:
+    _crash = Path(os.environ["CRASH_FILE"])
+    with suppress(FileNotFoundError):  # nobody is to crash, or another one has
+        if _crash.read_text() == "once":
+            _crash.unlink()
+        os._exit(3)
