@@ -290,15 +290,19 @@ class TestResponse:
             'Clear-Site-Data: "cookies"',
             'NEL: {"report_to":"x","max_age":9}',
             'Report-To: {"group":"x","endpoints":[{"url":"https://evil.test"}]}',
+            'Secure-Session-Registration: (ES256);path="/jupyter/12/register"',
             "Service-Worker-Allowed: /",
             "Strict-Transport-Security: max-age=9; includeSubDomains",
+            "X-Accel-Redirect: /internal/secret",
+            "X-LIGHTTPD-send-file: /etc/passwd",
+            "X-Sendfile: /etc/passwd",
         ],
     )
     @pytest.mark.parametrize("websocket", [False, True], ids=["http", "websocket"])
     def test_95_an_instance_does_not_speak_for_the_site(
         self, wire: Wire, field: str, websocket: bool
     ) -> None:
-        """Fields that would change what browsers do with all of VISA's site are dropped."""
+        """What would change what browsers do with all of VISA's site, or open the front proxy, is dropped."""
         if websocket:
             wire.instance.play(lambda connection: _accept(connection, field, "X: y"))
         else:

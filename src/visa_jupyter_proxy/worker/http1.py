@@ -88,15 +88,19 @@ _FOR_THE_SITE: Final = frozenset(
         b"clear-site-data",  # signs the user out of VISA
         b"nel",
         b"report-to",  # with `nel`, has browsers report every request to the site
+        b"secure-session-registration",  # has browsers hold back the site's requests (W3C, DBSC)
         b"service-worker-allowed",
         b"strict-transport-security",  # RFC 6797 5
     }
 )
 """Response fields that speak for a whole site, which is VISA's and not the instance's."""
 
-RESPONSE_SPECIAL: Final = (
-    HOP_BY_HOP | _FRAMING | _FOR_THE_SITE | {b"set-cookie", b"location", b"content-location", b"x-request-id"}
-)
+_FOR_THE_FRONT_PROXY: Final = frozenset({b"x-accel-redirect", b"x-lighttpd-send-file", b"x-sendfile"})
+"""Response fields at which nginx, lighttpd and Apache serve files and `internal` locations of their own."""
+
+_REWRITTEN: Final = frozenset({b"set-cookie", b"location", b"content-location", b"x-request-id"})
+
+RESPONSE_SPECIAL: Final = HOP_BY_HOP | _FRAMING | _FOR_THE_SITE | _FOR_THE_FRONT_PROXY | _REWRITTEN
 """Response fields that are never forwarded as they came."""
 _RESPONSE_READ: Final = frozenset({b"date", b"sec-websocket-accept"})
 
