@@ -53,6 +53,8 @@ class _HeadBuffer:
 
     def take(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Return head and rest when the head is complete. Raises `HeadTooLarge` past the limit."""
+        if not self._data and 0 <= (end := data.find(b"\r\n\r\n")) <= self._limit:
+            return data[: end + 4], data[end + 4 :]  # all of it in one read, as nearly always
         scanned = max(0, len(self._data) - 3)
         data = self._data = self._data + data if self._data else data
         end = data.find(b"\r\n\r\n", scanned)

@@ -142,20 +142,17 @@ class _Head:
 class Request(_Head):
     """A request as it came; it is never modified: the one that is sent is made from it."""
 
-    __slots__ = ("host", "method", "target", "websocket")
+    __slots__ = ("has_body", "host", "method", "target", "websocket")
 
     method: bytes
     target: bytes
     """Origin form, byte for byte as it came."""
     host: bytes | None
     """None for HTTP/1.0 without one."""
+    has_body: bool
+    """Whether anything follows the head."""
     websocket: bool
     """Whether it asks for a WebSocket, in a valid way: `framing` sets what `websocket` finds."""
-
-    @property
-    def has_body(self) -> bool:
-        """Whether anything follows the head."""
-        return self.chunked or bool(self.length)
 
     @property
     def expects_continue(self) -> bool:
@@ -203,6 +200,7 @@ def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
         raise HeadTooLarge("too many fields")
     request.method, request.minor = method, int(minor)
     _take(request, *_request_lines.sort(lines), BadRequest)
+    request.has_body = request.chunked or bool(request.length)
     request.host = _host(request)
     request.target = _origin_form(target, request.host)
     _check_request(request)
