@@ -1,0 +1,352 @@
+"""Bytes through the kernel: from one socket to another by way of a pipe, never through this process.
+
+The loop goes on owning both sockets. A splice begins behind whatever the loop had read or queued, takes
+exactly the bytes it was told to, and leaves both connections to the loop again. While it lasts, it is the
+reader of its source, whose transport is paused, and the writer of its sink, whose protocol hears of
+back-pressure from it as from a transport.
+
+The loop lets nobody else wait for sockets of its own. Two epolls of ours do, one for sources and one for
+sinks (a client's connection may be both at a time); they are themselves readers of the loop.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import resource
+import select
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+from visa_jupyter_proxy.worker.sockets import Transport
+
+SPLICE_FROM: Final = 256 * 1024
+"""Bytes of a body that must be left to come; what was measured is in docs/decisions/0006-splice.md."""
+
+UNTIL_THE_END: Final = 2**62
+"""The length of a body that ends with its connection."""
+
+_MOST: Final = 32
+"""At a time, in a worker. Linux lets an ordinary user have 64 pipes of our size (pipe-user-pages-soft),
+in all processes together, and makes further ones small."""
+
+_DESCRIPTORS_FOR_A_PIPE: Final = 32
+"""One pipe for so many descriptors that the process may have: most are for connections."""
+
+_PIPE_SIZE: Final = 1024 * 1024
+"""Linux's pipe-max-size, and what moves in one turn: it bounds how long others wait."""
+
+_SMALLEST_PIPE: Final = 64 * 1024
+"""Linux's default. Through the 8 KiB that remain past the limit, less moves at a time than through us."""
+
+_MOST_KEPT: Final = 8
+"""Empty pipes kept for the next ones."""
+
+_MOST_IN_A_TURN: Final = 4
+"""Splices that move before other connections have their turn: a millisecond's work."""
+
+_NOT_DONE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOMEM})
+"""What the kernel, or what guards it, says where it does not splice. All else is the peer's end."""
+
+_NOW: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class Sink(Protocol):
+    """The protocol of the connection that a splice writes to."""
+
+    @property
+    def transport(self) -> Transport | None:
+        """The connection, while there is one."""
+
+    def pause_writing(self) -> None:
+        """Know that the peer takes no more at the moment."""
+
+    def resume_writing(self) -> None:
+        """Know that the peer has taken some."""
+
+    def hung_up(self) -> None:
+        """End: the peer has gone."""
+
+
+class Source(Protocol):
+    """The protocol of the connection that a splice reads from. It has paused reading, and leaves it so."""
+
+    @property
+    def transport(self) -> Transport | None:
+        """The connection, while there is one."""
+
+    def passed(self, count: int) -> None:
+        """Know that so many bytes have gone to the sink. With the last of them the splice is over."""
+
+    def read_on(self) -> None:
+        """Read the rest: the splice has ended early, at the end of the source or because it is not done."""
+
+    def hung_up(self) -> None:
+        """End: the peer has gone."""
+
+
+class _Pipe(NamedTuple):
+    reader: int
+    writer: int
+
+    def close(self) -> None:
+        """Give it back to the kernel, with what is in it."""
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+class Splices:
+    """The splices of a worker, and their pipes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most: int | None = None) -> None:
+        """Have `most` at a time; None is what the file descriptors allow."""
+        self.loop = loop
+        self.most = pipes_that_descriptors_allow() if most is None else most
+        self.active = 0
+        """How many there are at the moment."""
+        self.sources = _Readiness(loop, select.EPOLLIN)
+        self.sinks = _Readiness(loop, select.EPOLLOUT)
+        self._kept: list[_Pipe] = []
+
+    def begin(self, source: Source, sink: Sink, length: int) -> "Splice | None":
+        """Move `length` bytes; None when that cannot be had: the source has to read as ever.
+
+        Nothing is called back from here. The source ends the splice when either connection is lost,
+        before its descriptor can become another's.
+        """
+        ours, theirs = _plain(source.transport), _plain(sink.transport)
+        if self.active >= self.most or ours is None or theirs is None:
+            return None
+        pipe = self._kept.pop() if self._kept else _open_pipe()
+        if pipe is None:
+            return None
+        self.active += 1
+        return Splice(self, pipe, (source, ours), (sink, theirs), length)
+
+    def take_back(self, pipe: _Pipe, *, empty: bool) -> None:
+        """Keep the pipe of a splice that is over, or close it."""
+        self.active -= 1
+        if empty and len(self._kept) < _MOST_KEPT:
+            self._kept.append(pipe)
+        else:
+            pipe.close()
+
+    def close(self) -> None:
+        """Let go of all descriptors."""
+        self.most = 0
+        self.sources.close()
+        self.sinks.close()
+        while self._kept:
+            self._kept.pop().close()
+
+
+class Splice:
+    """A body, or the rest of one, on its way. Never more than one pipe of it is on the way at a time."""
+
+    def __init__(
+        self,
+        splices: Splices,
+        pipe: _Pipe,
+        source: tuple[Source, Transport],
+        sink: tuple[Sink, Transport],
+        length: int,
+    ) -> None:
+        self.is_active = True
+        self._splices = splices
+        self._pipe = pipe
+        self._source, transport = source
+        self._from = _descriptor(transport)
+        self._sink, self._transport = sink
+        self._to = _descriptor(self._transport)
+        self._left = length
+        """To be taken from the source."""
+        self._piped = 0
+        """Taken, and not yet given to the sink."""
+        self._blocked = False
+        """Whether the sink's protocol believes that it is full."""
+        self._flushing = False
+        """Whether the sink's transport has yet to send what was queued before."""
+        self._waiting: _Readiness | None = None
+        # The loop sends what was queued in this turn at its end.
+        splices.loop.call_soon(self.ready)
+
+    def ready(self) -> None:
+        """Move what can be moved, once through the pipe: whoever was waited for is ready."""
+        if self.is_active and self._is_flushed() and (self._piped or self._take()):
+            self._give()
+
+    def stop(self) -> None:
+        """End at once: what is in the pipe is lost. The source's transport stays paused."""
+        if not self.is_active:
+            return
+        self.is_active = False
+        self._wait_for(None)
+        if self._flushing:
+            self._transport.set_write_buffer_limits()
+        self._splices.take_back(self._pipe, empty=not self._piped)
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def _is_flushed(self) -> bool:
+        """Whether the transport has nothing queued; until then it must say when it has sent it all."""
+        queued = self._transport.get_write_buffer_size() > 0
+        if queued != self._flushing:
+            self._flushing = queued
+            if queued:
+                self._transport.set_write_buffer_limits(high=0)
+            else:
+                self._transport.set_write_buffer_limits()
+        if queued:
+            self._wait_for(self._splices.sinks)
+        return not queued
+
+    def _take(self) -> bool:
+        """Fill the pipe; False when there is nothing to be had now."""
+        try:
+            taken = os.splice(self._from, self._pipe.writer, min(self._left, _PIPE_SIZE), flags=_NOW)
+        except BlockingIOError:
+            self._wait_for(self._splices.sources)
+            return False
+        except OSError as error:
+            self.stop()
+            if self._is_refusal(error):
+                self._source.read_on()
+            else:
+                self._source.hung_up()
+            return False
+        if not taken:
+            self.stop()
+            self._source.read_on()  # whose transport meets the end itself
+            return False
+        self._left -= taken
+        self._piped = taken
+        return True
+
+    def _give(self) -> None:
+        """Empty the pipe, as far as the sink takes it."""
+        try:
+            given = os.splice(self._pipe.reader, self._to, self._piped, flags=_NOW)
+        except BlockingIOError:
+            given = 0
+        except OSError as error:
+            if self._is_refusal(error):
+                self._rescue()
+            else:
+                self.stop()
+                self._sink.hung_up()
+            return
+        self._piped -= given
+        if given:
+            self._tell(given)
+        if self.is_active:
+            self._wait()
+
+    def _tell(self, given: int) -> None:
+        """Tell both protocols of progress; with the end of the body, the splice is over before."""
+        if self._blocked:
+            self._blocked = False
+            self._sink.resume_writing()
+        if not (self._left or self._piped):
+            self.stop()
+        self._source.passed(given)
+
+    def _wait(self) -> None:
+        if not self._piped:
+            self._wait_for(self._splices.sources)
+            return
+        self._wait_for(self._splices.sinks)
+        if not self._blocked:
+            self._blocked = True
+            self._sink.pause_writing()
+
+    def _wait_for(self, readiness: "_Readiness | None") -> None:
+        if readiness is self._waiting:
+            return
+        if self._waiting is not None:
+            self._waiting.forget(self._from if self._waiting is self._splices.sources else self._to)
+        self._waiting = readiness
+        if readiness is not None:
+            readiness.watch(self._from if readiness is self._splices.sources else self._to, self)
+
+    def _is_refusal(self, error: OSError) -> bool:
+        """Whether the kernel does not splice here; then it is not asked again."""
+        if error.errno not in _NOT_DONE:
+            return False
+        self._splices.most = 0
+        return True
+
+    def _rescue(self) -> None:
+        """Give the sink's transport what is in the pipe, and the source its reading."""
+        data = os.read(self._pipe.reader, self._piped)
+        self._piped = 0
+        self._transport.write(data)
+        self._tell(len(data))
+        if self.is_active:
+            self.stop()
+            self._source.read_on()
+
+
+class _Readiness:
+    """Sockets that splices wait for, level-triggered: each is watched only while it is waited for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, event: int) -> None:
+        self._loop = loop
+        self._event = event
+        self._epoll = select.epoll()
+        self._waiting: dict[int, Splice] = {}
+        loop.add_reader(self._epoll.fileno(), self._look)
+
+    def watch(self, descriptor: int, splice: Splice) -> None:
+        """Call `splice.ready` whenever the descriptor is, also with an error or its end."""
+        self._waiting[descriptor] = splice
+        self._epoll.register(descriptor, self._event)
+
+    def forget(self, descriptor: int) -> None:
+        """Watch no longer."""
+        del self._waiting[descriptor]
+        with suppress(OSError):  # closed already: the kernel has forgotten it by itself
+            self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _look(self) -> None:
+        # What is left out stands first in the kernel's queue the next time.
+        for descriptor, _ in self._epoll.poll(0, _MOST_IN_A_TURN):
+            splice = self._waiting.get(descriptor)  # the one before may have ended this one
+            if splice is not None:
+                splice.ready()
+
+
+def pipes_that_descriptors_allow() -> int:
+    """Return how many pipes this process can have at a time without missing their descriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else min(_MOST, soft // _DESCRIPTORS_FOR_A_PIPE)
+
+
+def _open_pipe() -> _Pipe | None:
+    """Open a pipe of the size that serves; None when there is none to be had."""
+    try:
+        pipe = _Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:  # no more descriptors
+        return None
+    with suppress(PermissionError):  # an ordinary user has as many pages as it may: see _MOST
+        fcntl.fcntl(pipe.writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    if fcntl.fcntl(pipe.writer, fcntl.F_GETPIPE_SZ) < _SMALLEST_PIPE:
+        pipe.close()
+        return None
+    return pipe
+
+
+def _plain(transport: Transport | None) -> Transport | None:
+    """Return the transport if the kernel can move its bytes: open, a socket, and not TLS."""
+    if transport is None or transport.is_closing() or transport.get_extra_info("sslcontext") is not None:
+        return None
+    return transport if transport.get_extra_info("socket") is not None else None
+
+
+def _descriptor(transport: Transport) -> int:
+    descriptor: int = transport.get_extra_info("socket").fileno()
+    return descriptor
