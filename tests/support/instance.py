@@ -109,7 +109,8 @@ class Instance:
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
-        self._listener: socket.socket | None = None
+        self.listener: socket.socket | None = None
+        """None while connections are refused."""
         self._closing = False
 
     def __enter__(self) -> Self:
@@ -125,17 +126,17 @@ class Instance:
 
     def listen(self) -> None:
         """Begin to accept."""
-        self._listener = socket.create_server((self.host, self.port), backlog=1024)
-        thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self.listener = socket.create_server((self.host, self.port), backlog=1024)
+        thread = threading.Thread(target=self._accept, args=(self.listener,), daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def refuse(self) -> None:
         """Stop listening: connections are refused from now on."""
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
+        if self.listener is not None:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            self.listener = None
 
     def close(self) -> None:
         """End everything, and wait for the threads."""

@@ -2,15 +2,17 @@
 
 import os
 import signal
+import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from support.client import RawClient, get, upgrade
+from support.client import RawClient, Reader, get, upgrade
 from support.instance import Connection, switching
 from support.proxy import running_proxy
+from support.streams import MIB, fill
 from wire.conftest import Wire, production
 
 
@@ -31,6 +33,66 @@ class TestAfterAnError:
             if why == "unreachable":
                 wire.instance.listen()
             assert 200 == client.ask(wire.get()).status
+
+
+class Narrow(RawClient):
+    """A client for whom a kernel keeps little: its segments and its window are small."""
+
+    def __init__(self, port: int) -> None:
+        sock = socket.socket()
+        _narrow(sock)
+        sock.settimeout(20)
+        sock.connect(("127.0.0.1", port))
+        Reader.__init__(self, sock)
+
+
+def _narrow(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 500)
+
+
+class TestEarlyBytesOfATunnel:
+    """More than a reader takes may be there when a tunnel begins: back-pressure holds from the start."""
+
+    @pytest.mark.parametrize(("in_head", "behind"), [(0, 200_000), (64_000, 0), (64_000, 200_000)])
+    def test_of_an_instance(self, wire: Wire, in_head: int, behind: int) -> None:
+        """A client that does not read stops the instance, which may send what it likes around its 101."""
+        stopped = threading.Event()
+
+        def script(connection: Connection) -> None:
+            fields = [f"X: {'a' * in_head}"] if in_head else []
+            connection.send(switching(connection.request_head(), *fields) + bytes(behind))
+            fill(connection.sock)
+            stopped.set()
+            connection.rest()
+
+        wire.instance.play(script)
+        with Narrow(wire.proxy.port) as client:
+            client.send(upgrade(wire.path("/ws"), token=wire.token))
+            assert stopped.wait(20)
+
+    def test_of_a_client(self, wire: Wire) -> None:
+        """An instance that does not read stops the client, which need not wait for the 101."""
+        go, over = threading.Event(), threading.Event()
+
+        def script(connection: Connection) -> None:
+            request = connection.request_head()
+            assert go.wait(20)
+            connection.send(switching(request))
+            assert over.wait(60)
+
+        wire.instance.play(script)
+        assert wire.instance.listener is not None
+        _narrow(wire.instance.listener)
+        try:
+            with wire.client() as client:
+                client.send(upgrade(wire.path("/ws"), token=wire.token))
+                early = fill(client.sock)
+                go.set()
+                assert 101 == client.response().status
+                assert early + fill(client.sock) < 50 * MIB
+        finally:
+            over.set()
 
 
 def test_an_instance_that_cannot_be_told_who_it_is_is_not_connected_to(wire: Wire) -> None:

@@ -229,6 +229,8 @@ class Downstream(asyncio.Protocol):
             ended=self._left_behind(ended),
         )
         tunnel.start(self._reader.leftover, early)
+        if self._full:
+            tunnel.down.pause_writing()  # of which the loop has told us, and tells nobody again
         if self._draining:
             tunnel.drain()
 

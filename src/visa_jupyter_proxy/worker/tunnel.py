@@ -106,13 +106,14 @@ class Tunnel:
     def start(self, from_client: bytes, from_instance: bytes) -> None:
         """Take the connections over, with the bytes that came early."""
         self._connections.add(self)
-        for side, early in ((self.down, from_client), (self.up, from_instance)):
+        for side in (self.down, self.up):
             side.transport.set_protocol(side)
             side.watched = self._hangups.watch(side.transport, side.hung_up)
+            side.transport.resume_reading()
+        # Last: they may be more than the other side takes, which pauses this one.
+        for side, early in ((self.down, from_client), (self.up, from_instance)):
             if early:
                 side.data_received(early)
-        for side in (self.down, self.up):
-            side.transport.resume_reading()
 
     def close(self, error: ProxyError | None, now: float) -> None:
         """End both sides after what is queued; at the deadline without it."""
