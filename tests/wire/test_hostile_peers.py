@@ -95,6 +95,15 @@ class TestEarlyBytesOfATunnel:
             over.set()
 
 
+def test_a_trailer_that_imitates_what_the_route_sets(wire: Wire) -> None:
+    """It is dropped, however it is spelt: the service's own secret is not the client's to say."""
+    body = b"5\r\nhello\r\n0\r\nX-Auth-Token: forged\r\nx_auth.token: forged\r\nX-Sum: 1\r\n\r\n"
+    chunked = "Transfer-Encoding: chunked"
+    request = get(f"/visafs/{wire.number}/x", chunked, token=wire.token, method="POST") + body
+    assert 200 == wire.ask(request).status
+    assert [(b"X-Sum", b"1")] == wire.instance.requests[0].trailers
+
+
 def test_an_instance_that_cannot_be_told_who_it_is_is_not_connected_to(wire: Wire) -> None:
     """Else each such request leaves a connection behind that nobody uses, for a second or two."""
     wire.api.instance(wire.number, owner=f"user-{wire.number}", ip=wire.instance.host, computeId=None)

@@ -22,7 +22,7 @@ from visa_jupyter_proxy.errors import (
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.credentials import Credentials
-from visa_jupyter_proxy.worker.fields import response_lines, trailer_fields
+from visa_jupyter_proxy.worker.fields import request_trailers, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
@@ -309,7 +309,8 @@ class Exchange:
 
     def _finish_request(self, upstream: UpstreamPort, trailers: Fields) -> None:
         if self.request.chunked:
-            upstream.write(last_chunk(trailer_fields(trailers)))
+            assert self.match is not None  # noqa: S101 -- what is forwarded has one
+            upstream.write(last_chunk(request_trailers(trailers, self.match.route)))
         upstream.request_sent()
 
     def _may_try_again(self, upstream: UpstreamPort) -> bool:

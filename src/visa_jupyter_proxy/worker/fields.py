@@ -111,6 +111,12 @@ def trailer_fields(trailers: Fields) -> Fields:
     return [(name, value) for name, value in trailers if not _is_forbidden_trailer(name)]
 
 
+def request_trailers(trailers: Fields, route: Route) -> Fields:
+    """Drop, besides, what the route sets itself: a server may take a trailer for a field."""
+    replaced = _replaced(route)
+    return [field for field in trailer_fields(trailers) if plain(field[0].lower()) not in replaced]
+
+
 def _is_forbidden_trailer(name: bytes) -> bool:
     key = plain(name.lower())
     return key in _NOT_IN_TRAILERS or key.startswith((b"x-forwarded-", b"access-control-", b"if-", b"sec-"))
@@ -125,9 +131,13 @@ def _passing(request: Request, route: Route) -> Lines:
     if request.minor == 0:
         lines = [line for line in lines if name_of(line) != b"expect"]  # RFC 9110 10.1.1
     if route.set_headers:
-        replaced = {plain(name.lower().encode()) for name, _ in route.set_headers}
+        replaced = _replaced(route)
         lines = [line for line in lines if plain(name_of(line)) not in replaced]
     return lines
+
+
+def _replaced(route: Route) -> set[bytes]:
+    return {plain(name.lower().encode()) for name, _ in route.set_headers}
 
 
 def _credential_lines(credentials: Credentials, route: Route) -> Lines:
