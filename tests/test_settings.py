@@ -15,6 +15,7 @@ _HOST = "write a host name or an IP address, without a scheme, a port or bracket
 _SECONDS = "write a number of seconds without a unit, above 0, at most 86400"
 _SECONDS_OR_0 = "write a number of seconds without a unit, 0 or more, at most 86400"
 _PORT = "write a whole number from 1 to 65535"
+_WORKERS = "write a whole number from 1 to 64, or auto"
 _LEVELS = "write one of emerg, alert, crit, error, warning, notice, info, debug"
 _URL = "write http:// or https://, a host, and a path if any, such as https://visa.example.org/api"
 _NETWORKS = "write networks, separated by commas, no bit set beyond the length, as 10.0.0.0/8,fd00::/8"
@@ -156,6 +157,7 @@ class TestMistakes:
                 for text in ("http://x", "a b", "[::1]", "1.2.3.4.5", "a:80", "-a")
             ),
             *(("LOG_LEVEL", text, _LEVELS) for text in ("warn", "INFO", "verbose")),
+            *(("WORKERS", text, _WORKERS) for text in ("0", "65", "-1", "2.0", "Auto", "all")),
             ("ACCESS_LOG", "yes", "write one of off, errors, all"),
             ("LOG_TIMEZONE", "Europe/Pariss", "write an IANA time zone such as Europe/Paris"),
             ("LOG_TIMEZONE", "../../etc/passwd", "write an IANA time zone such as Europe/Paris"),
@@ -398,3 +400,21 @@ class TestDerived:
         worker = _loaded(tmp_path, **texts).for_worker()
         assert {"api_url", *given} == set(worker.__struct_fields__)
         assert given == {name: getattr(worker, name) for name in given}
+
+
+class TestWorkers:
+    """How many processes serve."""
+
+    def test_as_many_as_are_written(self, tmp_path: Path) -> None:
+        """One unless another number is."""
+        assert (1, 7) == (_loaded(tmp_path).workers, _loaded(tmp_path, WORKERS="7").workers)
+
+    def test_auto_is_what_may_be_used(self, tmp_path: Path) -> None:
+        """Not what the machine has: with one CPU allowed it is one."""
+        allowed = os.sched_getaffinity(0)
+        assert _loaded(tmp_path, WORKERS="auto").workers <= len(allowed)
+        os.sched_setaffinity(0, {min(allowed)})
+        try:
+            assert 1 == _loaded(tmp_path, WORKERS="auto").workers
+        finally:
+            os.sched_setaffinity(0, allowed)

@@ -52,8 +52,12 @@ class Authorization:
         patience_s: float,
         now: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
+        workers: int = 1,
     ) -> None:
-        """`reuse_s` bounds the life of a grant; a question waits for its turn `patience_s` at most."""
+        """`reuse_s` bounds the life of a grant; a question waits for its turn `patience_s` at most.
+
+        What is allowed in questions at a time is divided among the `workers` of the proxy.
+        """
         self._api = api
         self._networks = networks
         self._reuse_s = reuse_s
@@ -62,7 +66,7 @@ class Authorization:
         self._grants: dict[Key, Grant] = {}
         self._refusals: dict[Key, tuple[float, ProxyError]] = {}
         self._questions: dict[Key, asyncio.Task[Grant]] = {}
-        self._turns = _Turns(patience_s)
+        self._turns = _Turns(patience_s, workers)
 
     async def grant(self, token: AccessToken, instance_id: int, client: str) -> Grant:
         """Return what the API grants; suspends only when it has to ask.
@@ -142,9 +146,10 @@ class Authorization:
 class _Turns:
     """Bounds the questions under way, in all and for each client; the others wait, in order."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, workers: int) -> None:
         self._patience_s = patience_s
-        self._all = asyncio.Semaphore(MOST_QUESTIONS)
+        self._most_of_a_client = max(1, MOST_QUESTIONS_OF_A_CLIENT // workers)
+        self._all = asyncio.Semaphore(max(1, MOST_QUESTIONS // workers))
         self._clients: dict[str, tuple[asyncio.Semaphore, int]] = {}
         self._waiting = 0
 
@@ -154,7 +159,7 @@ class _Turns:
     async def take(self, client: str) -> None:
         if self._waiting >= MOST_WAITING:
             raise VisaBusy("too many questions wait")
-        semaphore, users = self._clients.get(client) or (asyncio.Semaphore(MOST_QUESTIONS_OF_A_CLIENT), 0)
+        semaphore, users = self._clients.get(client) or (asyncio.Semaphore(self._most_of_a_client), 0)
         self._clients[client] = (semaphore, users + 1)
         self._waiting += 1
         try:

@@ -69,6 +69,7 @@ class Worker:
             reuse_s=settings.cache_refresh_time_s,
             patience_s=settings.api_timeout_s,
             now=loop.time,
+            workers=start.places,
         )
         self._pool = Pool(
             loop,
