@@ -19,12 +19,12 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.worker.http1 import (
     Request,
-    options,
     parse_request,
     parse_response,
     request_head,
     response_head,
 )
+from visa_jupyter_proxy.worker.sections import options
 
 
 def _request(*fields: bytes, line: bytes = b"GET /x HTTP/1.1", host: bytes = b"Host: visa.test") -> Request:

@@ -15,8 +15,9 @@ from support.llhttp_corpus import Block, Field, Message, blocks
 from support.messages import fields as fields_of
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.worker.framing import RequestReader, ResponseReader
-from visa_jupyter_proxy.worker.http1 import REQUEST_SPECIAL, RESPONSE_SPECIAL, Request, Response
+from visa_jupyter_proxy.worker.http1 import Request, Response
 from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.sections import REQUEST_SPECIAL, RESPONSE_SPECIAL
 
 _TARGET = "the target is no path, or names another authority than Host (cases 8, 12, 238)"
 _PROTOCOL = "only HTTP/1.1 and HTTP/1.0 are spoken (cases 1, 2, 236)"

@@ -12,15 +12,10 @@ from visa_jupyter_proxy.routes import PLACEHOLDER, Match, Route
 from visa_jupyter_proxy.worker.credentials import Credentials, sets_token
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import (
-    HOP_BY_HOP,
-    REQUEST_SPECIAL,
-    RESPONSE_SPECIAL,
-    Request,
-    Response,
-)
+from visa_jupyter_proxy.worker.http1 import Request, Response
 from visa_jupyter_proxy.worker.lines import Fields, Lines, name_of, plain
 from visa_jupyter_proxy.worker.references import public_cookie, public_location
+from visa_jupyter_proxy.worker.sections import HOP_BY_HOP, REQUEST_SPECIAL, RESPONSE_SPECIAL
 from visa_jupyter_proxy.worker.websocket import UPGRADE
 
 _LOCATIONS: Final = ((b"location", b"Location"), (b"content-location", b"Content-Location"))

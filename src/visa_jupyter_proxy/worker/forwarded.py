@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from visa_jupyter_proxy.worker.http1 import Request, options
+from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.sections import options
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 

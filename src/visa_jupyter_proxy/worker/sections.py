@@ -1,0 +1,208 @@
+"""Field sections (RFC 9110 5): what the fields of a head say together.
+
+A field is sorted once. What may be forwarded as it came goes to `lines`; hop-by-hop, framing, identity
+and forwarding fields go to `special`, from which nothing is forwarded by accident, whatever
+`Connection` names.
+
+The section of a request is kept for the next one that has the very same (all that a page asks for
+again and again, on any of a browser's connections): that costs a twentieth of reading it.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+from visa_jupyter_proxy.errors import (
+    BadRequest,
+    ExpectationFailed,
+    InstanceInvalid,
+    NotImplementedHere,
+    ProxyError,
+)
+from visa_jupyter_proxy.worker.lines import Lines, Named, Sorter, name_of
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""RFC 9110 7.6.1, and those of RFC 2616 13.5.1 that still occur."""
+
+_FRAMING: Final = frozenset({b"content-length"})
+_IDENTITY: Final = frozenset(
+    {b"host", b"authorization", b"cookie", b"forwarded", b"x-real-ip", b"x-request-id", b"x-scheme"}
+)
+"""Tornado, and so Jupyter, believes X-Scheme before the X-Forwarded-Proto that we write (case 87)."""
+REQUEST_SPECIAL: Final = HOP_BY_HOP | _FRAMING | _IDENTITY
+"""Request fields that are never forwarded as they came (and all that begin with `x-forwarded-`)."""
+
+_ABOUT_THE_CONNECTION: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
+"""Options of `Connection` that name no field, or one that is special anyway."""
+
+_REQUEST_READ: Final = frozenset(
+    {
+        b"expect",
+        b"origin",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+        b"service-worker",
+        b"user-agent",
+    }
+)
+"""Request fields that are forwarded as they came, and also read here."""
+
+_FOR_THE_SITE: Final = frozenset(
+    {
+        b"alt-svc",  # RFC 7838 2
+        b"clear-site-data",  # signs the user out of VISA
+        b"nel",
+        b"report-to",  # with `nel`, has browsers report every request to the site
+        b"secure-session-registration",  # has browsers hold back the site's requests (W3C, DBSC)
+        b"service-worker-allowed",
+        b"strict-transport-security",  # RFC 6797 5
+    }
+)
+"""Response fields that speak for a whole site, which is VISA's and not the instance's."""
+
+_FOR_THE_FRONT_PROXY: Final = frozenset({b"x-accel-redirect", b"x-lighttpd-send-file", b"x-sendfile"})
+"""Response fields at which nginx, lighttpd and Apache serve files and `internal` locations of their own."""
+
+_REWRITTEN: Final = frozenset({b"set-cookie", b"location", b"content-location", b"x-request-id"})
+
+RESPONSE_SPECIAL: Final = HOP_BY_HOP | _FRAMING | _FOR_THE_SITE | _FOR_THE_FRONT_PROXY | _REWRITTEN
+"""Response fields that are never forwarded as they came."""
+_RESPONSE_READ: Final = frozenset({b"date", b"sec-websocket-accept"})
+
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]+)(?::[0-9]*)?")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+
+_LONGEST_KEPT: Final = 4096
+"""Bytes of a section; a browser's with a token has 2 KiB."""
+_MOST_KEPT: Final = 256
+"""Sections, so at most about 2 MiB. Beyond that, all are forgotten."""
+
+
+class Section:
+    """The fields of one head, or of many that have the same; it is never modified."""
+
+    __slots__ = ("chunked", "connection", "count", "host", "length", "lines", "special")
+
+    count: int
+    """Of field lines."""
+    lines: Lines
+    """End-to-end fields in the order and spelling they came in."""
+    special: Named
+    """What is read, and what is never forwarded as it came."""
+    connection: frozenset[bytes]
+    """The lower-case options of all `Connection` fields."""
+    length: int | None
+    """Content-Length."""
+    chunked: bool
+    host: bytes | None
+    """Of a request; None without one."""
+
+    def __init__(self, block: bytes, sorter: Sorter, invalid: type[ProxyError]) -> None:
+        """Read `block`: field lines, each with its CRLF, and the empty line behind them."""
+        lines = block[:-4].split(b"\r\n") if len(block) > 2 else []
+        self.count = len(lines)
+        sent, self.special = sorter.sort(lines)
+        self.connection = _connection_options(self.special.get(b"connection"))
+        self.lines = _end_to_end(sent, self.connection)
+        self.length = _content_length(self.special.get(b"content-length"), invalid)
+        self.chunked = _is_chunked(self, invalid)
+        self.host = None
+
+
+_request_lines: Final = Sorter(REQUEST_SPECIAL, _REQUEST_READ, BadRequest, aliases=False)
+_response_lines: Final = Sorter(RESPONSE_SPECIAL, _RESPONSE_READ, InstanceInvalid, aliases=True)
+_kept: Final[dict[bytes, Section]] = {}
+
+
+def request_section(block: bytes) -> Section:
+    """Read the fields of a request. Raises `BadRequest` and its siblings."""
+    section = _kept.get(block)
+    if section is not None:
+        return section
+    section = Section(block, _request_lines, BadRequest)
+    section.host = _host(section.special.get(b"host"))
+    if len(section.special.get(b"authorization", ())) > 1:
+        raise BadRequest("several Authorization fields")
+    expect = section.special.get(b"expect")
+    if expect is not None and (len(expect) > 1 or expect[0].lower() != b"100-continue"):
+        raise ExpectationFailed("unknown expectation")
+    if len(block) <= _LONGEST_KEPT:
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        _kept[block] = section
+    return section
+
+
+def response_section(block: bytes) -> Section:
+    """Read the fields of a response, which are seldom the same twice. Raises `InstanceInvalid`."""
+    return Section(block, _response_lines, InstanceInvalid)
+
+
+def _connection_options(values: list[bytes] | None) -> frozenset[bytes]:
+    if values is None:
+        return frozenset()
+    return _option_set(values[0]) if len(values) == 1 else frozenset(options(values))
+
+
+@lru_cache(maxsize=64)
+def _option_set(value: bytes) -> frozenset[bytes]:
+    return frozenset(options([value]))
+
+
+def _end_to_end(lines: Lines, connection: frozenset[bytes]) -> Lines:
+    """Drop what `Connection` names (RFC 9110 7.6.1): framing and identity fields are out of its reach."""
+    named = connection - _ABOUT_THE_CONNECTION
+    return [line for line in lines if name_of(line) not in named] if named else lines
+
+
+def _content_length(values: list[bytes] | None, invalid: type[ProxyError]) -> int | None:
+    if values is None:
+        return None
+    # Equal repetitions might be collapsed (RFC 9112 6.3); refusing them is simpler to be sure of.
+    if len(values) > 1 or not _LENGTH.fullmatch(values[0]):
+        raise invalid("bad Content-Length")
+    return int(values[0])
+
+
+def _is_chunked(section: Section, invalid: type[ProxyError]) -> bool:
+    values = section.special.get(b"transfer-encoding")
+    if values is None:
+        return False
+    if section.length is not None:
+        raise invalid("Transfer-Encoding where none may be")
+    if len(values) > 1 or values[0].lower() != b"chunked":
+        codings = [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
+        # Without `chunked` at its end, and only there, nobody knows where the body ends (RFC 9112 6.3, 4).
+        if invalid is BadRequest and b"chunked" not in codings[:-1] and codings[-1] == b"chunked":
+            raise NotImplementedHere("unknown Transfer-Encoding")
+        raise invalid("bad Transfer-Encoding")
+    return True
+
+
+def _host(values: list[bytes] | None) -> bytes | None:
+    if values is None:
+        return None
+    if len(values) > 1 or not _HOST.fullmatch(values[0]):
+        raise BadRequest("bad Host")
+    return values[0]
+
+
+def options(values: Iterable[bytes] | None) -> list[bytes]:
+    """Split comma-separated lists (RFC 9110 5.6.1) into lower-case elements."""
+    if values is None:
+        return []
+    found = (item.strip(b" \t").lower() for value in values for item in value.split(b","))
+    return [item for item in found if item]
