@@ -47,7 +47,7 @@ class Driver:
             yield driver
 
     def order(self, text: str) -> Result:
-        """Have work done, `count N` or `seconds S`, and wait for it. Raises `Failed` when it went wrong."""
+        """Have work done, as `load` understands it, and wait. Raises `Failed` when it went wrong."""
         self.child.stdin.write(text.encode() + b"\n")
         self.child.stdin.flush()
         answer = self.answer()

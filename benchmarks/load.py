@@ -4,8 +4,9 @@
 
 It connects, lets every connection do its work once, and says so on standard output. Then each line of
 standard input, `count N` or `seconds S`, makes it do the work so often or so long, on all connections at
-once, and answer with one line of JSON: `done`, `seconds`, `latency_us`, or `error`. When standard input
-ends, it closes its connections and goes. A wrong status or length is an error, and ends everything.
+once (with `ramp N` on more and more of them), and answer with one line of JSON: `done`, `seconds` and
+`latency_us`, or `error`. When standard input ends, it closes its connections and goes. A wrong status or
+length is an error, and ends everything.
 """
 
 import asyncio
@@ -51,6 +52,8 @@ class Crowd:
         self.to_start = 0
         self.stop_at = 0.0
         self.under_way = 0
+        self.waiting: list[Client] = []
+        """Those that begin only when others have been answered."""
         self.finished: asyncio.Future[None]
         self.now = time.perf_counter
 
@@ -66,6 +69,9 @@ class Crowd:
         """Count one unit of work, complete and correct."""
         self.latencies.append(self.now() - began)
         self.under_way -= 1
+        # Every second answer lets one more begin: no listening socket is overrun.
+        if self.waiting and len(self.latencies) % 2 == 0:
+            self.waiting.pop().go()
 
     def rest(self) -> None:
         """Note that a connection has nothing to do any more."""
@@ -345,9 +351,11 @@ async def obey(order: str, crowd: Crowd, everyone: Sequence[Client]) -> dict[str
     crowd.finished = asyncio.get_running_loop().create_future()
     crowd.latencies = array("d")
     began = time.perf_counter()
-    crowd.to_start = int(amount) if kind == "count" else sys.maxsize
+    crowd.to_start = sys.maxsize if kind == "seconds" else int(amount)
     crowd.stop_at = began + float(amount) if kind == "seconds" else 0.0
-    for one in everyone:
+    first = _BATCH if kind == "ramp" else len(everyone)
+    crowd.waiting = list(everyone[first:])
+    for one in everyone[:first]:
         one.go()
     async with asyncio.timeout(_SILENCE_S + float(amount)):
         await crowd.finished

@@ -59,7 +59,13 @@ def our_environment(world: World, port: int) -> dict[str, str]:
         "STORAGE_DIR": str(world.folder / "data"),
         "INSTANCE_NETWORKS": "127.0.0.0/8",
     }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    # What developers set for their Python (no byte code on disk, say) is not how it runs in production.
+    left_out = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONDEVMODE", "PYTHONMALLOC")
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PREFIX) and name not in left_out
+    }
     return inherited | {PREFIX + name: value for name, value in settings.items()}
 
 

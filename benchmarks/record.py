@@ -1,8 +1,8 @@
 """Record what Chromium asks for when it opens JupyterLab: `python -m benchmarks.record` writes `page.json`.
 
-The demo is started, a fresh browser opens its first instance, and each response's target and size are kept,
-in the order of the requests. Only what carries a body and is answered with 200 can be replayed: the WebSockets
-and the few requests that change something are left out.
+The demo is started, a fresh browser opens its first instance, and each response's target and size are
+kept, in the order of the requests. Only what is read and answered with 200 can be replayed: the
+WebSockets and the few requests that change something are left out.
 """
 
 import json
@@ -28,13 +28,17 @@ def recorded(link: str) -> list[dict[str, object]]:
         # Chromium refuses its sandbox to root.
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, chromium_sandbox=os.geteuid() != 0)
         page = browser.new_page()
-        page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 -- marked by it
+        page.on("request", lambda request: _note(asked, request))
         page.goto(link)
         expect(page.locator(".jp-Launcher")).to_be_visible(timeout=_PATIENCE_MS)
         page.wait_for_load_state("networkidle", timeout=_PATIENCE_MS)
         found = [one for one in map(_entry, asked) if one is not None]
         browser.close()
     return found
+
+
+def _note(asked: list[Request], request: Request) -> None:
+    asked.append(request)
 
 
 def _entry(request: Request) -> dict[str, object] | None:

@@ -26,6 +26,9 @@ CONNECTIONS: Final = 32
 _WARM_UP_S: Final = 2.0
 """Enough for CPython's specialising interpreter, and for V8 to compile."""
 
+_RAMP: Final = 3
+"""Requests for each connection until all of them work: every second answer lets another one begin."""
+
 _LOOK_S: Final = 0.3
 _IDLE_PART: Final = 0.03
 """Of a CPU: what a process takes that only looks once a second whether there is something to do."""
@@ -95,6 +98,7 @@ def _by_wrk(work: str, size: int, close: bool, stage: Stage) -> Sample:
 def _by_our_client(work: str, connections: int, divisor: int, stage: Stage) -> Sample:
     """Have work done for a while; a unit is `divisor` times what the client counts."""
     with Driver.running(stage.world, work, stage.proxy.port, connections) as load:
+        load.order(f"ramp {_RAMP * connections}")
         load.order(f"seconds {_WARM_UP_S}")
         with usage(stage.proxy.child) as used:
             result = load.order(f"seconds {stage.seconds}")

@@ -1,0 +1,150 @@
+"""The benchmark's own arithmetic: what it makes of figures that it has measured."""
+
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from benchmarks import chart, counters, messages, report
+from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row
+
+
+def _results(ours: float = 10.0, nginx: float = 5.0, **samples: float) -> Results:
+    """Make results of one scenario; two rounds, the second twice as slow for all."""
+    row = Row("small answer", "request")
+    for factor in (1, 2):
+        row.add("ours", {CPU_TIME: ours * factor, **samples})
+        row.add("nginx", {CPU_TIME: nginx * factor, **samples})
+    about: dict[str, Any] = {
+        "versions": {"ours": "4", "nginx": "1.22", "chp": "5"},
+        "date": "2026-01-01T00:00:00+00:00",
+        "cpu": "a <fast> one",
+        "kernel": "6.1",
+        "python": "3.13.0",
+    }
+    return Results(about, {"small": row})
+
+
+class TestRatios:
+    """What is compared is one round with the same round."""
+
+    def test_rounds_are_compared_each_by_itself(self) -> None:
+        """A round in which the whole machine was slow changes no ratio."""
+        assert 2.0 == _results().rows["small"].ratio("ours", CPU_TIME, "nginx")
+
+    def test_an_error_is_no_number(self) -> None:
+        """A proxy that failed in one round has neither value nor ratio, whatever the other rounds gave."""
+        row = _results().rows["small"]
+        row.errors["nginx"] = "connection lost"
+        assert row.value("nginx", CPU_TIME) is None
+        assert row.ratio("ours", CPU_TIME, "nginx") is None
+
+    def test_what_was_not_counted_is_missing(self) -> None:
+        """Without the kernel's share there is no number of instructions."""
+        row = _results(user_instructions=7.0).rows["small"]
+        assert row.value("ours", INSTRUCTIONS) is None
+        row = _results(user_instructions=7.0, kernel_instructions=5.0).rows["small"]
+        assert 12.0 == row.value("ours", INSTRUCTIONS)
+
+    def test_instructions_are_looked_at_where_all_have_them(self) -> None:
+        """A single sample without them makes CPU time the figure."""
+        results = _results(user_instructions=7.0, kernel_instructions=5.0)
+        assert INSTRUCTIONS == results.cost
+        results.rows["small"].add("ours", {CPU_TIME: 1.0})
+        assert CPU_TIME == results.cost
+
+
+class TestCheck:
+    """`make bench-check`."""
+
+    @pytest.mark.parametrize(("now", "is_worse"), [(10.0, False), (10.9, False), (11.1, True), (2.0, False)])
+    def test_more_than_a_tenth_is_too_much(self, now: float, is_worse: bool) -> None:
+        """Instructions may grow by a tenth, as a multiple of nginx's; less is always allowed."""
+        counted = {"user_instructions": 0.0}
+        committed = _results()
+        later = _results()
+        for results, ours in ((committed, 10.0), (later, now)):
+            row = results.rows["small"]
+            row.samples = {}
+            row.add("ours", counted | {"kernel_instructions": ours})
+            row.add("nginx", counted | {"kernel_instructions": 5.0})
+        assert is_worse == report.compared(later, committed, ["small"], INSTRUCTIONS).is_worse
+
+    def test_the_machine_may_be_slower(self) -> None:
+        """Both being three times as slow is no change."""
+        verdict = report.compared(_results(30.0, 15.0), _results(), ["small"], CPU_TIME)
+        assert not verdict.is_worse
+
+    def test_what_cannot_be_compared_is_no_success(self) -> None:
+        """An error now, or a row that is not in the committed results, fails the check."""
+        failed = _results()
+        failed.rows["small"].errors["ours"] = "connection lost"
+        verdict = report.compared(failed, _results(), ["small"], CPU_TIME)
+        assert verdict.is_worse
+        assert "connection lost" in verdict.lines[0]
+        assert report.compared(_results(), Results({}, {}), ["small"], CPU_TIME).is_worse
+
+
+class TestReport:
+    """What people read, and what is committed."""
+
+    def test_results_survive_their_file(self) -> None:
+        """Written and read again, they are the same."""
+        results = _results()
+        assert results == Results.from_json(results.as_json())
+
+    def test_tables_have_values_and_multiples_of_ours(self) -> None:
+        """Each peer's figure stands there with how many times ours it is; an error stands as one."""
+        results = _results()
+        results.rows["small"].errors["chp"] = "not started"
+        text = report.tables(results, {"ours": "ours"})
+        assert "small answer (request)" in text
+        assert "7.5 (0.50)" in text
+        assert "error" in text
+
+    def test_a_figure_nobody_has_is_not_shown(self) -> None:
+        """Without instructions there is no such line."""
+        assert "instructions" not in report.tables(_results(), {})
+
+    def test_the_chart_is_svg_with_a_dot_for_each_ratio(self) -> None:
+        """It parses; twice as cheap is left of ours; what comes from the machine is escaped."""
+        picture = ET.fromstring(chart.drawn(_results(), {}))  # noqa: S314 -- written here
+        name = "{http://www.w3.org/2000/svg}"
+        dots = {
+            title.text: float(dot.attrib["cx"])
+            for dot in picture.iter(f"{name}circle")
+            for title in dot.iter(f"{name}title")
+        }
+        assert ["ours: 1.00", "nginx: 0.50"] == list(dots)
+        assert dots["nginx: 0.50"] < dots["ours: 1.00"]
+        assert any("<fast>" in (text.text or "") for text in picture.iter(f"{name}text"))
+
+
+class TestCounters:
+    """What the kernel and perf say."""
+
+    def test_perf_lines_are_read(self) -> None:
+        """What perf could not count is missing, not 0."""
+        output = (
+            "# started on Mon\n\n"
+            "123456,,instructions:u,33754524,100.00,,\n"
+            "33.75,msec,task-clock:u,33754524,100.00,0.107,CPUs utilized\n"
+            "<not supported>,,instructions:k,0,100.00,,\n"
+        )
+        assert {"instructions:u": 123456.0, "task-clock:u": 33.75} == counters.counts(output)
+
+
+class TestMessages:
+    """What clients send."""
+
+    def test_a_token_has_the_size_of_a_real_one(self) -> None:
+        """Every serial number gives another token of 1 200 bytes, in three parts."""
+        tokens = {messages.token(serial) for serial in range(3)}
+        assert 3 == len(tokens)
+        assert {(1200, 2)} == {(len(token), token.count(".")) for token in tokens}
+
+    @pytest.mark.parametrize(("size", "head"), [(0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10)])
+    def test_frames_have_the_shortest_head(self, size: int, head: int) -> None:
+        """RFC 6455 5.2: the length takes as few bytes as it can; a client's has a mask of four more."""
+        assert head + size == len(messages.frame(bytes(size), masked=False))
+        assert head + 4 + size == len(messages.frame(bytes(size), masked=True))
