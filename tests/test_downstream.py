@@ -7,18 +7,19 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-
-from support.conversation import JUPYTER, Wire
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.downstream import LINGER_S, MOST_IN_A_TURN, Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets import Timed
+
+from support.conversation import JUPYTER, Wire
+from visa_jupyter_proxy.worker.downstream import LINGER_S, MOST_IN_A_TURN, Downstream
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
-from visa_jupyter_proxy.worker.sockets import Timed
+from visa_jupyter_proxy.worker.splice import Splices
 
 _HEADER_S, _IDLE_S = 10.0, 75.0
 _SETTINGS = WorkerSettings(
@@ -53,7 +54,10 @@ class Client:
         self.connections: set[Timed] = set()
         self.hangups = Hangups(loop)
         self.api = VisaApi(_SETTINGS.api_url, ca_file=None, timeout_s=10)
-        pool = Pool(loop, self.connections, self.hangups, connect_timeout_s=5, response_timeout_s=300)
+        self.splices = Splices(loop, most=0)
+        pool = Pool(
+            loop, self.connections, self.hangups, self.splices, connect_timeout_s=5, response_timeout_s=300
+        )
         authorization = Authorization(
             self.api, InstanceNetworks(None), reuse_s=60, patience_s=10, now=lambda: self.now
         )
@@ -105,6 +109,7 @@ def _run(test: Callable[[Client], None], then: Callable[[Client], None] | None =
                 then(client)
         finally:
             await client.api.close()
+            client.splices.close()
             client.hangups.close()
 
     asyncio.run(run())

@@ -26,16 +26,18 @@ from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.credentials import Credentials
-from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import Request, request_head
 from visa_jupyter_proxy.worker.lines import Fields
-from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.sockets import Timed
+
+from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
+from visa_jupyter_proxy.worker.framing import RequestReader
+from visa_jupyter_proxy.worker.pool import Pool
+from visa_jupyter_proxy.worker.splice import Sink, Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 JUPYTER: Final = Route(match=r"^/jupyter/(\d+).*", type="jupyter", name="Jupyter", remote_port=8888, ws=True)
@@ -141,10 +143,12 @@ class Conversation:
         self.connections: set[Timed] = set()
         self.loop = asyncio.new_event_loop()  # never runs: only its clock is asked, and that is replaced
         self.hangups = Hangups(self.loop)
+        self.splices = Splices(self.loop, most=0)
         self.pool = Pool(
             self.loop,
             self.connections,
             self.hangups,
+            self.splices,
             connect_timeout_s=5,
             response_timeout_s=_RESPONSE_TIMEOUT_S,
         )
@@ -331,6 +335,14 @@ class Conversation:
         """Send to the client."""
         self._to_client += data
 
+    @property
+    def sink(self) -> Sink:
+        """Nothing goes by itself: there are no pipes here."""
+        return self.upstream
+
+    def touch(self) -> None:
+        """Keep no deadline."""
+
     def hold(self, reason: int) -> None:
         """Stop reading from the client."""
         self._holds |= reason
@@ -407,6 +419,7 @@ def conversation(*routes: Route, grant: Grant | None = None) -> Iterator[Convers
         assert bytes(talk._to_client) == b"", "the client was told more"
         assert talk.wire is None or bytes(talk.wire.sent) == b"", "the instance was told more"
     finally:
+        talk.splices.close()
         talk.hangups.close()
         talk.loop.close()
 

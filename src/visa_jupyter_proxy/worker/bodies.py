@@ -23,6 +23,10 @@ _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*+
 # Without a second way to match anything: three repetitions that all take spaces would try every split.
 _TRAILER: Final = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*+)")
 _LARGEST_CHUNK: Final = 2**62
+_ENDLESS: Final = 2**62
+
+LARGE: Final = 256 * 1024
+"""Bytes left of a body that make it worth being moved by the kernel; see docs/decisions/0006-splice.md."""
 
 
 class Body(Protocol):
@@ -30,6 +34,9 @@ class Body(Protocol):
 
     pieces: int
     """Of how many parts the last payload was put together: what `decode` has cost."""
+    remaining: int
+    """Bytes to come that are the body's whatever they are, as far as is known. They need not pass through
+    `decode`: those that go by elsewhere are taken off here."""
 
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Return the payload in `data`, and what lies behind the end; None while the end is to come."""
@@ -63,11 +70,18 @@ class LengthBody(Body):
 class UntilClose(Body):
     """All until the connection ends (RFC 9112 6.3, 8)."""
 
-    __slots__ = ()
+    __slots__ = ("_seen", "remaining")
     pieces = 1
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self.remaining = 0
 
     @override
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
+        self._seen += len(data)
+        if self._seen >= LARGE:
+            self.remaining = _ENDLESS  # much has come: more will, most likely
         return data, None
 
     @override
@@ -92,6 +106,7 @@ class ChunkedBody(Body):
         "pieces",
         "trailers",
     )
+    remaining = 0
 
     def __init__(self, invalid: type[ProxyError]) -> None:
         self._invalid = invalid

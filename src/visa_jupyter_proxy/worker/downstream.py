@@ -21,15 +21,18 @@ from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
 from visa_jupyter_proxy.worker.credentials import Credentials
-from visa_jupyter_proxy.worker.exchange import Closing, Exchange
-from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
 from visa_jupyter_proxy.worker.http1 import Request
 from visa_jupyter_proxy.worker.lines import Fields
-from visa_jupyter_proxy.worker.ports import Hold
-from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive, peer_address, reset
 from visa_jupyter_proxy.worker.tunnel import Tunnel
+
+from visa_jupyter_proxy.worker.bodies import LARGE
+from visa_jupyter_proxy.worker.exchange import Closing, Exchange
+from visa_jupyter_proxy.worker.framing import RequestReader
+from visa_jupyter_proxy.worker.ports import Hold
+from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.splice import Splice
 
 LINGER_S: Final = 30.0
 """How long we take in what a client still sends after our last word, so that it can read that word
@@ -66,6 +69,8 @@ class Downstream(asyncio.Protocol):
         self._half_closed = False
         """The client will send no more."""
         self._watched = NOT_WATCHED
+        self._splice: Splice | None = None
+        """Moves the body to the instance; meanwhile `Hold.SPLICED`."""
         self._unsent = 0
         """What was written and not yet taken, when `_expect_progress` looked."""
 
@@ -101,6 +106,8 @@ class Downstream(asyncio.Protocol):
             # The loop reads a connection that is never empty many times in a row.
             self.hold(Hold.OTHERS_TURN)
             self._proxy.loop.call_soon(self.release, Hold.OTHERS_TURN)
+        if self._reader.remaining >= LARGE:
+            self._splice_rest(self._reader.remaining)
 
     @override
     def eof_received(self) -> bool:
@@ -141,6 +148,32 @@ class Downstream(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.downstream_lost(self._proxy.now())
 
+    # --- called by a splice, and by whoever watches what nobody reads ----------------------
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The client's connection, while there is one."""
+        return self._transport
+
+    def passed(self, count: int) -> None:
+        """Know that so much of the request's body has gone to the instance."""
+        if self._exchange is not None:
+            self.deadline = self._proxy.now() + self._proxy.settings.body_timeout_s
+            self._exchange.request_body_passed(count)
+            self._reader.skip(count)
+            if self._reader.ended:
+                self.read_on()
+
+    def read_on(self) -> None:
+        """Read what follows, or the end of the connection."""
+        self._splice = None
+        self.release(Hold.SPLICED)
+
+    def hung_up(self) -> None:
+        """End: the client has gone."""
+        if self._transport is not None:
+            self._transport.abort()
+
     # --- called by the reader --------------------------------------------------------------
 
     def request_received(self, request: Request) -> None:
@@ -179,6 +212,15 @@ class Downstream(asyncio.Protocol):
         """Send to the client."""
         if self._transport is not None:
             self._transport.write(data)
+        self.touch()
+
+    @property
+    def sink(self) -> "Downstream":
+        """This connection, for a body that goes to the client by itself."""
+        return self
+
+    def touch(self) -> None:
+        """Move the deadline of a client that will say no more: it still takes something."""
         if self._half_closed:
             self.deadline = self._proxy.now() + LINGER_S
 
@@ -237,6 +279,7 @@ class Downstream(asyncio.Protocol):
     def exchange_ended(self, exchange: Exchange) -> None:
         """Go on as the exchange says: read the next request, or close."""
         task, self._task, self._exchange = self._task, None, None
+        self._stop_splice()
         if task is not None and task is not asyncio.current_task():
             task.cancel()  # the client has gone, or was too slow: nobody waits for its answer
         self._proxy.exchange_ended(exchange)
@@ -271,7 +314,7 @@ class Downstream(asyncio.Protocol):
             exchange.downstream_lost(now)
         elif self._holds & Hold.UPSTREAM_FULL:
             exchange.upstream_lost(InstanceTimeout("it takes no more of the body"), now)
-        elif self._holds:
+        elif self._holds & ~Hold.SPLICED:
             self.deadline = (
                 now + self._proxy.settings.body_timeout_s
             )  # held by us: authorising and connecting have limits
@@ -326,11 +369,22 @@ class Downstream(asyncio.Protocol):
     def _watch(self) -> None:
         """Be told of a reset although nobody reads."""
         if self._watched == NOT_WATCHED and self._transport is not None:
-            self._watched = self._proxy.hangups.watch(self._transport, self._hung_up)
+            self._watched = self._proxy.hangups.watch(self._transport, self.hung_up)
 
-    def _hung_up(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+    def _splice_rest(self, count: int) -> None:
+        """Have the kernel move the rest of the request's body, if it may go as it is."""
+        sink = self._exchange.request_sink() if self._exchange is not None else None
+        if sink is not None:
+            self._splice = self._proxy.splices.begin(self, sink, count)
+            if self._splice is not None:
+                self.hold(Hold.SPLICED)
+
+    def _stop_splice(self) -> None:
+        """End it, if there is one. Reading goes on when somebody says so."""
+        splice, self._splice = self._splice, None
+        if splice is not None:
+            splice.stop()
+            self._holds &= ~Hold.SPLICED
 
     def _advance(self) -> None:
         """Read on behind requests that are answered. Raises `ProxyError` for what is no request."""

@@ -20,7 +20,6 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
 )
 from visa_jupyter_proxy.routes import Match
-from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.credentials import Credentials
 from visa_jupyter_proxy.worker.fields import request_trailers, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
@@ -28,9 +27,12 @@ from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
 from visa_jupyter_proxy.worker.lines import Fields, Lines
 from visa_jupyter_proxy.worker.pages import error_page
-from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
 from visa_jupyter_proxy.worker.sockets import Transport
 from visa_jupyter_proxy.worker.websocket import accepts_websocket, switching_protocols
+
+from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
+from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
+from visa_jupyter_proxy.worker.splice import Sink
 
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that a proxy may send again (RFC 9110 9.2.2)."""
@@ -173,6 +175,16 @@ class Exchange:
         else:
             self._upstream.write(chunk(payload) if self.request.chunked else payload)
 
+    def request_sink(self) -> Sink | None:
+        """Return where the rest of a body of known length may go by itself; None when it may not."""
+        if self._upstream is None or self._answered or self.phase is not Phase.FORWARD:
+            return None
+        return self._upstream.sink
+
+    def request_body_passed(self, count: int) -> None:
+        """Know that so much of the request's body has gone to the instance by itself."""
+        self.bytes_up += count
+
     def request_ended(self, trailers: Fields) -> None:
         """Know that the client has sent all of the request."""
         if self._request_ended:  # there is no body: `forward` does it all
@@ -252,6 +264,17 @@ class Exchange:
             return
         self.bytes_down += len(payload)
         self._outgoing.append(chunk(payload) if self._chunked else payload)
+
+    def response_sink(self) -> Sink | None:
+        """Return where the rest of the body may go by itself, as it is; None when it may not."""
+        if self._chunked or not self._request_ended or self.phase is not Phase.FORWARD:
+            return None
+        return self._downstream.sink
+
+    def response_body_passed(self, count: int) -> None:
+        """Know that so much of the response's body has gone to the client by itself."""
+        self.bytes_down += count
+        self._downstream.touch()
 
     def response_ended(self, response_allows_reuse: bool, trailers: Fields, now: float) -> None:
         """Know that the response is complete; a request still on its way is given up (RFC 9112 9.3)."""

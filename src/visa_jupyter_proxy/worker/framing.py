@@ -10,7 +10,6 @@ import re
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, TargetTooLong
-from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
 from visa_jupyter_proxy.worker.http1 import (
     DEFAULT_LIMITS,
     HeadLimits,
@@ -21,6 +20,8 @@ from visa_jupyter_proxy.worker.http1 import (
 )
 from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.websocket import asks_for_websocket
+
+from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 """HAProxy reads 16 KiB, nginx 4 or 8 KiB, Node's client 16 KiB; policies in JupyterLab fields are long."""
@@ -135,6 +136,18 @@ class RequestReader:
         else:
             self._read_head(data)
 
+    @property
+    def remaining(self) -> int:
+        """Bytes to come that are the body's whatever they are; 0 in a head, and between chunks."""
+        return self._body.remaining if self._body is not None else 0
+
+    def skip(self, count: int) -> None:
+        """Know that so many bytes of the body, at most `remaining`, have gone by without being fed."""
+        if self._body is not None:
+            self._body.remaining -= count
+            if not self._body.remaining:
+                self._end(b"", [])
+
     def proceed(self) -> None:
         """Go on behind the message that has ended."""
         data, self.leftover, self.ended = self.leftover, b"", False
@@ -225,6 +238,18 @@ class ResponseReader:
         while data and not self.ended:
             data = self._read_body(self._body, data) if self._body is not None else self._read_head(data)
         self.leftover += data
+
+    @property
+    def remaining(self) -> int:
+        """Bytes to come that are the body's whatever they are; 0 in a head, and between chunks."""
+        return self._body.remaining if self._body is not None else 0
+
+    def skip(self, count: int) -> None:
+        """Know that so many bytes of the body, at most `remaining`, have gone by without being fed."""
+        if self._body is not None:
+            self._body.remaining -= count
+            if not self._body.remaining:
+                self._end([])
 
     def end(self) -> bool:
         """Take the end of the connection: True when the response is complete with it."""

@@ -13,6 +13,8 @@ from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, Instance
 from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed
+
+from visa_jupyter_proxy.worker.splice import Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 IDLE_S: Final = 60.0
@@ -33,6 +35,7 @@ class Pool:
         loop: asyncio.AbstractEventLoop,
         connections: set[Timed],
         hangups: Hangups,
+        splices: Splices,
         *,
         connect_timeout_s: float,
         response_timeout_s: float,
@@ -40,6 +43,7 @@ class Pool:
         self.connections = connections
         """Every open connection, for the worker's tick."""
         self.hangups = hangups
+        self.splices = splices
         self.now: Callable[[], float] = loop.time
         self.soon: Callable[[Callable[[], None]], object] = loop.call_soon
         self.response_timeout_s = response_timeout_s

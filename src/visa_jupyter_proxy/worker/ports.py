@@ -10,6 +10,8 @@ from typing import Final, Protocol
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed, Transport
 
+from visa_jupyter_proxy.worker.splice import Sink, Splices
+
 
 class Hold:
     """Why a client is not being read: flags. Looking at an `IntFlag` costs 0.7 us, four times a request."""
@@ -18,6 +20,7 @@ class Hold:
     UPSTREAM_FULL: Final = 2
     PIPELINED: Final = 4
     OTHERS_TURN: Final = 8
+    SPLICED: Final = 16
 
 
 class DownstreamPort[Exchange](Protocol):
@@ -35,6 +38,13 @@ class DownstreamPort[Exchange](Protocol):
     @property
     def is_full(self) -> bool:
         """Whether the client takes no more at the moment."""
+
+    @property
+    def sink(self) -> Sink:
+        """The client's connection, for a body that goes there by itself."""
+
+    def touch(self) -> None:
+        """Know that bytes have gone to the client, be it through `write` or by themselves."""
 
     def date(self) -> bytes:
         """Return the time as HTTP writes it."""
@@ -59,6 +69,10 @@ class UpstreamPort(Protocol):
     def write(self, data: bytes) -> None:
         """Send; back-pressure comes back as `Hold.UPSTREAM_FULL` of the downstream port."""
 
+    @property
+    def sink(self) -> Sink:
+        """The instance's connection, for a body that goes there by itself."""
+
     def pause_reading(self) -> None:
         """Stop reading from the instance: the client is full."""
 
@@ -79,6 +93,8 @@ class PoolPort[Upstream](Protocol):
     """Every open connection, for the worker's tick."""
     hangups: Hangups
     """Reports resets while reading is paused."""
+    splices: Splices
+    """Moves large bodies."""
     response_timeout_s: float
     """From the end of a request to the head of its response."""
 

@@ -20,12 +20,6 @@ from typing import Final, NamedTuple, Protocol
 
 from visa_jupyter_proxy.worker.sockets import Transport
 
-SPLICE_FROM: Final = 256 * 1024
-"""Bytes of a body that must be left to come; what was measured is in docs/decisions/0006-splice.md."""
-
-UNTIL_THE_END: Final = 2**62
-"""The length of a body that ends with its connection."""
-
 _MOST: Final = 32
 """At a time, in a worker. Linux lets an ordinary user have 64 pipes of our size (pipe-user-pages-soft),
 in all processes together, and makes further ones small."""
@@ -102,8 +96,7 @@ class Splices:
         """Have `most` at a time; None is what the file descriptors allow."""
         self.loop = loop
         self.most = pipes_that_descriptors_allow() if most is None else most
-        self.active = 0
-        """How many there are at the moment."""
+        self.active: set[Splice] = set()
         self.sources = _Readiness(loop, select.EPOLLIN)
         self.sinks = _Readiness(loop, select.EPOLLOUT)
         self._kept: list[_Pipe] = []
@@ -114,18 +107,21 @@ class Splices:
         Nothing is called back from here. The source ends the splice when either connection is lost,
         before its descriptor can become another's.
         """
+        if len(self.active) >= self.most:
+            return None
         ours, theirs = _plain(source.transport), _plain(sink.transport)
-        if self.active >= self.most or ours is None or theirs is None:
+        if ours is None or theirs is None:
             return None
         pipe = self._kept.pop() if self._kept else _open_pipe()
         if pipe is None:
             return None
-        self.active += 1
-        return Splice(self, pipe, (source, ours), (sink, theirs), length)
+        splice = Splice(self, pipe, (source, ours), (sink, theirs), length)
+        self.active.add(splice)
+        return splice
 
-    def take_back(self, pipe: _Pipe, *, empty: bool) -> None:
+    def ended(self, splice: "Splice", pipe: _Pipe, *, empty: bool) -> None:
         """Keep the pipe of a splice that is over, or close it."""
-        self.active -= 1
+        self.active.discard(splice)
         if empty and len(self._kept) < _MOST_KEPT:
             self._kept.append(pipe)
         else:
@@ -134,6 +130,8 @@ class Splices:
     def close(self) -> None:
         """Let go of all descriptors."""
         self.most = 0
+        for splice in [*self.active]:
+            splice.stop()
         self.sources.close()
         self.sinks.close()
         while self._kept:
@@ -183,7 +181,7 @@ class Splice:
         self._wait_for(None)
         if self._flushing:
             self._transport.set_write_buffer_limits()
-        self._splices.take_back(self._pipe, empty=not self._piped)
+        self._splices.ended(self, self._pipe, empty=not self._piped)
 
     # --- steps -----------------------------------------------------------------------------
 
@@ -243,12 +241,15 @@ class Splice:
 
     def _tell(self, given: int) -> None:
         """Tell both protocols of progress; with the end of the body, the splice is over before."""
-        if self._blocked:
-            self._blocked = False
-            self._sink.resume_writing()
+        self._unblock()
         if not (self._left or self._piped):
             self.stop()
         self._source.passed(given)
+
+    def _unblock(self) -> None:
+        if self._blocked:
+            self._blocked = False
+            self._sink.resume_writing()
 
     def _wait(self) -> None:
         if not self._piped:
@@ -279,6 +280,7 @@ class Splice:
         """Give the sink's transport what is in the pipe, and the source its reading."""
         data = os.read(self._pipe.reader, self._piped)
         self._piped = 0
+        self._unblock()
         self._transport.write(data)
         self._tell(len(data))
         if self.is_active:

@@ -7,13 +7,16 @@ import ssl
 from typing import Final, NamedTuple, cast, override
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
-from visa_jupyter_proxy.worker.exchange import Exchange
-from visa_jupyter_proxy.worker.framing import ResponseReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
 from visa_jupyter_proxy.worker.http1 import Response, keep_alive_limits
 from visa_jupyter_proxy.worker.lines import Fields
-from visa_jupyter_proxy.worker.ports import PoolPort
 from visa_jupyter_proxy.worker.sockets import arrivals, reset, unread
+
+from visa_jupyter_proxy.worker.bodies import LARGE
+from visa_jupyter_proxy.worker.exchange import Exchange
+from visa_jupyter_proxy.worker.framing import ResponseReader
+from visa_jupyter_proxy.worker.ports import PoolPort
+from visa_jupyter_proxy.worker.splice import Splice
 
 _CLAIM_S: Final = 1.0
 """How long a new connection may wait for the exchange it was opened for, which may be gone by now."""
@@ -52,6 +55,8 @@ class Upstream(asyncio.Protocol):
         self._arrivals: select.poll | None = None
         self._held = False
         """Whether the client is full."""
+        self._splice: Splice | None = None
+        """Moves the body to the client; until it is done, nobody else reads."""
 
     @property
     def is_usable(self) -> bool:
@@ -82,18 +87,23 @@ class Upstream(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(data)
 
+    @property
+    def sink(self) -> "Upstream":
+        """This connection, for a body that goes to the instance by itself."""
+        return self
+
     def pause_reading(self) -> None:
         """Stop reading: the client is full."""
         self._held = True
-        if self.transport is not None:
+        if self.transport is not None and self._splice is None:
             self.transport.pause_reading()
             if self._watched == NOT_WATCHED:
-                self._watched = self._pool.hangups.watch(self.transport, self._hung_up)
+                self._watched = self._pool.hangups.watch(self.transport, self.hung_up)
 
     def resume_reading(self) -> None:
         """Read on."""
         self._held = False
-        if self.transport is not None:
+        if self.transport is not None and self._splice is None:
             self.transport.resume_reading()
 
     def request_sent(self) -> None:
@@ -105,8 +115,9 @@ class Upstream(asyncio.Protocol):
         """Leave the exchange: `_settle` keeps the connection when the response has ended well."""
         reader, self._exchange = self._reader, None
         self.deadline = math.inf
+        spliced = self._stop_splice()
         if reusable and reader is not None and reader.ended:
-            if self._held:
+            if self._held or spliced:
                 self.resume_reading()
         else:
             self._reader = None
@@ -138,6 +149,8 @@ class Upstream(asyncio.Protocol):
             self._give_way()
         if reader.ended:
             self._settle(reader)
+        elif reader.remaining >= LARGE:
+            self._splice_rest(reader.remaining)
 
     @override
     def eof_received(self) -> bool:
@@ -163,9 +176,36 @@ class Upstream(asyncio.Protocol):
         transport, self.transport = self.transport, None
         self._pool.hangups.forget(self._watched)
         self._pool.drop(self)
-        if exc is not None and transport is not None and self.address.tls is None:
+        # Behind a splice, the rest is not the next.
+        if not self._stop_splice() and exc is not None and transport and self.address.tls is None:
             self._read_rest(transport)
         self._lost(self._cut_off())
+
+    # --- called by a splice, and by whoever watches what nobody reads ----------------------
+
+    def passed(self, count: int) -> None:
+        """Know that so much of the body has gone to the client."""
+        reader = self._reader
+        if reader is not None and self._exchange is not None:
+            self._exchange.response_body_passed(count)
+            reader.skip(count)
+            if reader.ended:
+                self._settle(reader)
+
+    def read_on(self) -> None:
+        """Read the rest of the body, or the end of the connection."""
+        self._splice = None
+        if self.transport is not None and not self._held:
+            self.transport.resume_reading()
+
+    def hung_up(self) -> None:
+        """Take in what the instance said before it reset, while we were not reading."""
+        if self._splice is not None and self._splice.is_active:
+            return  # which comes to the reset behind all that was said
+        if self.transport is not None:
+            if self.address.tls is None:
+                self._read_rest(self.transport)
+            self.abort()
 
     # --- called by the reader --------------------------------------------------------------
 
@@ -240,12 +280,20 @@ class Upstream(asyncio.Protocol):
         else:
             self.abort()
 
-    def _hung_up(self) -> None:
-        """Take in what the instance said before it reset, while we were not reading."""
-        if self.transport is not None:
-            if self.address.tls is None:
-                self._read_rest(self.transport)
-            self.abort()
+    def _splice_rest(self, count: int) -> None:
+        """Have the kernel move the rest of the body, if it may go as it is."""
+        sink = self._exchange.response_sink() if self._exchange is not None else None
+        if sink is not None and self.transport is not None and self._is_clear:
+            self._splice = self._pool.splices.begin(self, sink, count)
+            if self._splice is not None:
+                self.transport.pause_reading()
+
+    def _stop_splice(self) -> bool:
+        """End it, if there is one, and say whether there was: then reading is paused."""
+        splice, self._splice = self._splice, None
+        if splice is not None:
+            splice.stop()
+        return splice is not None
 
     def _heed(self, limits: dict[bytes, int]) -> None:
         if (timeout := limits.get(b"timeout")) is not None:

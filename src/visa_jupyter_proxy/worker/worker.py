@@ -10,7 +10,6 @@ import socket
 from collections import Counter
 from typing import Final
 
-from visa_jupyter_proxy import logs, state
 from visa_jupyter_proxy.mailbox import (
     Drain,
     Mailbox,
@@ -27,14 +26,17 @@ from visa_jupyter_proxy.tally import Place, Tally
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
-from visa_jupyter_proxy.worker.pool import Pool
-from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
 from visa_jupyter_proxy.worker.tunnel import Tunnel
+
+from visa_jupyter_proxy import logs, state
+from visa_jupyter_proxy.worker.downstream import Downstream
+from visa_jupyter_proxy.worker.pool import Pool
+from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.splice import Splices
 from visa_jupyter_proxy.worker.upstream import Upstream
 
 _TICK_S: Final = 1.0
@@ -57,6 +59,7 @@ class Worker:
         self._mailbox = mailbox
         self._connections: set[Timed] = set()
         self._hangups = Hangups(loop)
+        self._splices = Splices(loop)
         self._api = VisaApi(
             settings.api_url,
             ca_file=settings.api_ca_file,
@@ -75,6 +78,7 @@ class Worker:
             loop,
             self._connections,
             self._hangups,
+            self._splices,
             connect_timeout_s=settings.connect_timeout_s,
             response_timeout_s=settings.response_timeout_s,
         )
@@ -111,6 +115,7 @@ class Worker:
         await self._ended
         await self._authorization.close()
         await self._api.close()
+        self._splices.close()
         self._hangups.close()
 
     def _connected(self) -> Downstream:
