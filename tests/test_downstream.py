@@ -7,18 +7,18 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+
+from support.conversation import JUPYTER, Wire
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.downstream import LINGER_S, MOST_IN_A_TURN, Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.sockets import Timed
-
-from support.conversation import JUPYTER, Wire
-from visa_jupyter_proxy.worker.downstream import LINGER_S, MOST_IN_A_TURN, Downstream
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.splice import Splices
 
 _HEADER_S, _IDLE_S = 10.0, 75.0

@@ -26,17 +26,16 @@ from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.credentials import Credentials
+from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client
+from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import Request, request_head
 from visa_jupyter_proxy.worker.lines import Fields
-from visa_jupyter_proxy.worker.sockets import Timed
-
-from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
-from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.pool import Pool
+from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.splice import Sink, Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 

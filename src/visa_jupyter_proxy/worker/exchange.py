@@ -20,6 +20,7 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
 )
 from visa_jupyter_proxy.routes import Match
+from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.credentials import Credentials
 from visa_jupyter_proxy.worker.fields import request_trailers, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
@@ -27,12 +28,10 @@ from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
 from visa_jupyter_proxy.worker.lines import Fields, Lines
 from visa_jupyter_proxy.worker.pages import error_page
-from visa_jupyter_proxy.worker.sockets import Transport
-from visa_jupyter_proxy.worker.websocket import accepts_websocket, switching_protocols
-
-from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
+from visa_jupyter_proxy.worker.sockets import Transport
 from visa_jupyter_proxy.worker.splice import Sink
+from visa_jupyter_proxy.worker.websocket import accepts_websocket, switching_protocols
 
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that a proxy may send again (RFC 9110 9.2.2)."""

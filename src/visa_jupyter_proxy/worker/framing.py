@@ -10,6 +10,7 @@ import re
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, TargetTooLong
+from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
 from visa_jupyter_proxy.worker.http1 import (
     DEFAULT_LIMITS,
     HeadLimits,
@@ -20,8 +21,6 @@ from visa_jupyter_proxy.worker.http1 import (
 )
 from visa_jupyter_proxy.worker.lines import Fields
 from visa_jupyter_proxy.worker.websocket import asks_for_websocket
-
-from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 """HAProxy reads 16 KiB, nginx 4 or 8 KiB, Node's client 16 KiB; policies in JupyterLab fields are long."""

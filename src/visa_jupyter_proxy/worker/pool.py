@@ -13,7 +13,6 @@ from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, Instance
 from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed
-
 from visa_jupyter_proxy.worker.splice import Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 

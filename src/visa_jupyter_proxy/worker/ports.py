@@ -9,7 +9,6 @@ from typing import Final, Protocol
 
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed, Transport
-
 from visa_jupyter_proxy.worker.splice import Sink, Splices
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
+from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import (
     ContentTooLarge,
     InstanceNotReady,
@@ -23,6 +24,7 @@ from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.grant import Grant
@@ -30,13 +32,10 @@ from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, response_head
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.pages import error_page
+from visa_jupyter_proxy.worker.pool import Pool, tls_context
 from visa_jupyter_proxy.worker.records import log_exchange, log_refusal
 from visa_jupyter_proxy.worker.sites import Sites
 from visa_jupyter_proxy.worker.tunnel import Tunnel
-
-from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.worker.exchange import Exchange, Phase
-from visa_jupyter_proxy.worker.pool import Pool, tls_context
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 

@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from typing import Final
 
+from visa_jupyter_proxy import logs, state
 from visa_jupyter_proxy.mailbox import (
     Drain,
     Mailbox,
@@ -26,17 +27,15 @@ from visa_jupyter_proxy.tally import Place, Tally
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
-from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
-from visa_jupyter_proxy.worker.tunnel import Tunnel
-
-from visa_jupyter_proxy import logs, state
-from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
 from visa_jupyter_proxy.worker.splice import Splices
+from visa_jupyter_proxy.worker.tunnel import Tunnel
 from visa_jupyter_proxy.worker.upstream import Upstream
 
 _TICK_S: Final = 1.0
