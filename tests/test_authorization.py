@@ -21,7 +21,12 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.visa_api import Instance, VisaApi
 from visa_jupyter_proxy.worker import authorization as module
-from visa_jupyter_proxy.worker.authorization import MOST_WAITING, Authorization
+from visa_jupyter_proxy.worker.authorization import (
+    MOST_QUESTIONS,
+    MOST_WAITING,
+    MOST_WAITING_OF_A_CLIENT,
+    Authorization,
+)
 from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
 
@@ -557,9 +562,25 @@ class TestBounds:
 
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
-            waiting = [setting.ask(f"t{number}") for number in range(4 + MOST_WAITING)]
+            count = MOST_QUESTIONS + MOST_WAITING
+            waiting = [setting.ask(f"t{number}", client=f"{number % 10}") for number in range(count)]
             await _settled(lambda: setting.authorization._turns._waiting == MOST_WAITING)
             await setting.refused(VisaBusy, "one more")
+            setting.api.open.set()
+            await asyncio.gather(*waiting)
+
+        _run(test)
+
+    def test_246_a_clients_part_of_the_queue_has_an_end(self) -> None:
+        """Beyond it this client is answered at once; another one is asked for."""
+
+        async def test(setting: Setting) -> None:
+            setting.api.open.clear()
+            waiting = [setting.ask(f"t{number}") for number in range(MOST_WAITING_OF_A_CLIENT)]
+            await _settled(lambda: len(setting.authorization._questions) == MOST_WAITING_OF_A_CLIENT)
+            await setting.refused(VisaBusy, "one more")
+            waiting.append(setting.ask("of another", client="b"))
+            await _settled(lambda: setting.api.under_way == 5)
             setting.api.open.set()
             await asyncio.gather(*waiting)
 

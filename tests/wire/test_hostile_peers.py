@@ -13,6 +13,7 @@ from support.client import RawClient, Reader, get, upgrade
 from support.instance import Connection, switching
 from support.proxy import running_proxy
 from support.streams import MIB, fill
+from support.visa_api import Answer, Hold
 from wire.conftest import Wire, production
 
 
@@ -102,6 +103,22 @@ def test_a_trailer_that_imitates_what_the_route_sets(wire: Wire) -> None:
     request = get(f"/visafs/{wire.number}/x", chunked, token=wire.token, method="POST") + body
     assert 200 == wire.ask(request).status
     assert [(b"X-Sum", b"1")] == wire.instance.requests[0].trailers
+
+
+def test_a_client_that_asks_and_leaves(wire: Wire) -> None:
+    """Its questions wait for each other, and leave others room for theirs, for all that wait are bounded."""
+    answered, hold = len(wire.api.asked("instance")), Hold()
+    wire.api.script("instance", *[Answer(hold=hold)] * 4)
+    try:
+        for number in range(2100):
+            with wire.client() as client:
+                forged = get(wire.path(), "X-Forwarded-For: 10.1.1.1", token=f"forged-{wire.number}-{number}")
+                client.send(forged)
+            if number == 3:
+                wire.api.wait(lambda: answered + 4 == len(wire.api.asked("instance")))
+        assert 200 == wire.ask(wire.get()).status
+    finally:
+        hold.release()
 
 
 def test_an_instance_that_cannot_be_told_who_it_is_is_not_connected_to(wire: Wire) -> None:

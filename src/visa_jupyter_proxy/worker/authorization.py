@@ -35,7 +35,8 @@ MOST_REMEMBERED: Final = 100_000
 MOST_QUESTIONS: Final = 20
 MOST_QUESTIONS_OF_A_CLIENT: Final = 4
 MOST_WAITING: Final = 2000
-"""Questions that wait for their turn; beyond that the answer is 503 at once."""
+MOST_WAITING_OF_A_CLIENT: Final = 500
+"""Questions that wait for their turn (a client's: with those under way); beyond it is 503 at once."""
 
 type Key = tuple[bytes, int]
 
@@ -157,9 +158,9 @@ class _Turns:
         return _Turn(self, client)
 
     async def take(self, client: str) -> None:
-        if self._waiting >= MOST_WAITING:
-            raise VisaBusy("too many questions wait")
         semaphore, users = self._clients.get(client) or (asyncio.Semaphore(self._most_of_a_client), 0)
+        if self._waiting >= MOST_WAITING or users >= MOST_WAITING_OF_A_CLIENT:
+            raise VisaBusy("too many questions wait")
         self._clients[client] = (semaphore, users + 1)
         self._waiting += 1
         try:
