@@ -7,7 +7,8 @@ Rules that keep callbacks honest:
    on the other. Nothing else implements back-pressure.
 3. Deadlines are attributes, not timers: each connection has `deadline`, and the worker's one-second
    tick ends the late.
-4. Every exchange ends exactly once, in `enter(END)`.
+4. Every exchange ends exactly once, in `enter(END)`; or it stays at TUNNEL, and the tunnel ends exactly
+   once in its place.
 5. An eager coroutine may run inside a parser callback, so after an early refusal the rest of that
    read still arrives: an exchange at END ignores it.
 
@@ -16,7 +17,6 @@ The methods are sorted by who calls them: the loop, the reader, the exchange, th
 
 import asyncio
 import math
-from collections.abc import Callable
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
@@ -257,23 +257,15 @@ class Downstream(asyncio.Protocol):
             reset(upstream)
             exchange.downstream_lost(self._proxy.now())  # `connection_lost` has been called, or will be
             return
-        ended = self._proxy.tunnel_opened(exchange)
-        settings = self._proxy.settings
-        keep_alive(upstream, settings.tcp_keepalive_s)
-        tunnel = Tunnel(
-            downstream,
-            upstream,
-            self._connections,
-            self._proxy.hangups,
-            idle_s=settings.tunnel_idle_timeout_s,
-            now=self._proxy.now,
-            ended=self._left_behind(ended),
-        )
+        keep_alive(upstream, self._proxy.settings.tcp_keepalive_s)
+        tunnel = Tunnel(downstream, upstream, self._proxy, self._proxy.tunnel_opened(exchange, self._peer))
         tunnel.start(self._reader.leftover, early)
         if self._full:
             tunnel.down.pause_writing()  # of which the loop has told us, and tells nobody again
         if self._draining:
             tunnel.drain()
+        self._exchange = self._task = None
+        del self._reader  # they refer to each other: the collector would come for them much later
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Go on as the exchange says: read the next request, or close."""
@@ -355,15 +347,6 @@ class Downstream(asyncio.Protocol):
         if self._exchange.request_is_complete:
             return math.inf
         return self._proxy.now() + self._proxy.settings.body_timeout_s
-
-    def _left_behind(self, ended: Callable[[Tunnel, ProxyError | None], None]) -> Callable[..., None]:
-        """Leave when the tunnel ends, which is the client's connection now."""
-
-        def leave(tunnel: Tunnel, error: ProxyError | None) -> None:
-            self._proxy.admission.leave(self._peer)
-            ended(tunnel, error)
-
-        return leave
 
     def _watch(self) -> None:
         """Be told of a reset although nobody reads."""

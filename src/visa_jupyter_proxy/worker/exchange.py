@@ -62,7 +62,7 @@ class Closing(IntEnum):
 
 
 class Exchange:
-    """One request, its response, and the tunnel that may follow."""
+    """One request and its response. It goes no further than to TUNNEL: a tunnel takes what it needs of it."""
 
     __slots__ = (
         "_answered",
@@ -319,13 +319,6 @@ class Exchange:
             self._downstream.try_again(self)
         else:
             self.fail(error, now)
-
-    def tunnel_ended(self, error: ProxyError | None, bytes_up: int, bytes_down: int, now: float) -> None:
-        """Know that both sides of the tunnel are done."""
-        self.error = error
-        self.bytes_up, self.bytes_down = bytes_up, bytes_down
-        self._upstream = None
-        self.enter(Phase.END, now)
 
     # --- steps -----------------------------------------------------------------------------
 

@@ -33,9 +33,9 @@ from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, r
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.pages import error_page
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
-from visa_jupyter_proxy.worker.records import log_exchange, log_refusal
+from visa_jupyter_proxy.worker.records import log_exchange, log_refusal, log_tunnel, origin
 from visa_jupyter_proxy.worker.sites import Sites
-from visa_jupyter_proxy.worker.tunnel import Tunnel
+from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 
@@ -66,6 +66,9 @@ class Proxy:
         self._pool = pool
         self.hangups = hangups
         self.splices = pool.splices
+        self.connections = pool.connections
+        self.soon = pool.soon
+        self.tunnel_idle_s = settings.tunnel_idle_timeout_s
         self.admission = admission
         self._tls = {route.name: tls_context(route) for route in routes}
         self._tell = tell
@@ -123,7 +126,7 @@ class Proxy:
                 raise InstanceNotReady(str(error)) from None
             raise
 
-    # --- asked by downstream ---------------------------------------------------------------
+    # --- asked by downstream, and by tunnels -----------------------------------------------
 
     def client(self, peer: str, request: Request) -> Client:
         """Return who the client is, as far as `peer` may say so."""
@@ -145,29 +148,28 @@ class Proxy:
         """Record what became of an exchange."""
         log_exchange(self.settings.access_log, exchange, self.now())
 
-    def tunnel_opened(self, exchange: Exchange) -> Callable[[Tunnel, ProxyError | None], None]:
-        """Tell control of a notebook's connection; the result is to be called when it has ended."""
-        number = next(self._tunnels)
+    def tunnel_opened(self, exchange: Exchange, peer: str) -> Origin:
+        """Keep what the end of a tunnel needs, and tell control of a notebook's connection."""
         match, grant = exchange.match, exchange.grant
         assert match is not None  # noqa: S101 -- an exchange that became a tunnel has both
         assert grant is not None  # noqa: S101
         notebook = notebook_key(match)
-        if notebook is not None:
-            token = exchange.credentials.token.text
-            self._tell(
-                TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
-            )
+        if notebook is None:
+            return origin(exchange, match, grant, peer, notebook=None)
+        number = next(self._tunnels)
+        token = exchange.credentials.token.text
+        self._tell(
+            TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
+        )
+        return origin(exchange, match, grant, peer, notebook=number)
 
-        def ended(tunnel: Tunnel, error: ProxyError | None) -> None:
-            up, down = tunnel.down.received, tunnel.up.received
-            exchange.tunnel_ended(error, up, down, self.now())
-            if notebook is not None:
-                reason = "closed" if error is None else error.error
-                self._tell(
-                    TunnelEnded(tunnel=number, reason=reason, at=time.time(), bytes_up=up, bytes_down=down)
-                )
-
-        return ended
+    def tunnel_ended(self, tunnel: Tunnel) -> None:
+        """Record what became of a tunnel, and tell control of a notebook's."""
+        now = self.now()
+        self.admission.leave(tunnel.origin.peer)
+        log_tunnel(self.settings.access_log, tunnel, now)
+        if tunnel.origin.notebook is not None:
+            self._tell(_ended(tunnel, tunnel.origin.notebook, now))
 
     def _new_request_id(self) -> bytes:
         return b"%b%08x" % (self._request_id_prefix, next(self._requests))
@@ -175,3 +177,17 @@ class Proxy:
     def tick(self) -> None:
         """Once a second: what changes with time."""
         self.date = formatdate(usegmt=True).encode()
+
+
+def _ended(tunnel: Tunnel, number: int, now: float) -> TunnelEnded:
+    at, interacted_at = time.time(), tunnel.interacted_at
+    return TunnelEnded(
+        tunnel=number,
+        reason="closed" if tunnel.error is None else tunnel.error.error,
+        at=at,
+        bytes_up=tunnel.down.received,
+        bytes_down=tunnel.up.received,
+        messages_up=tunnel.messages_up or 0,
+        messages_down=tunnel.messages_down,
+        interacted_at=None if interacted_at is None else at - (now - interacted_at),
+    )

@@ -5,8 +5,11 @@ from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import ClientGone, Internal, ProxyError
+from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
+from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 
 _LONGEST_PATH: Final = 256
 """Of a path in the log; a longer one is cut there."""
@@ -29,7 +32,7 @@ def log_exchange(access_log: str, exchange: Exchange, now: float) -> None:
         client=exchange.client.address,
         request_id=exchange.id.decode("ascii"),
         method=request.method.decode("ascii"),
-        path=_path(request),
+        path=_path(_cut(request)),
         route=match.route.name if match is not None else None,
         instance=match.instance_id if match is not None else None,
         user=grant.user if grant is not None else None,
@@ -39,6 +42,45 @@ def log_exchange(access_log: str, exchange: Exchange, now: float) -> None:
         duration=round(now - began, 4),
         bytes_up=exchange.bytes_up,
         bytes_down=exchange.bytes_down,
+    )
+
+
+def origin(exchange: Exchange, match: Match, grant: Grant, peer: str, *, notebook: int | None) -> Origin:
+    """Keep of an exchange that has become a tunnel what its line will need."""
+    return Origin(
+        peer=peer,
+        client=exchange.client.address,
+        request_id=exchange.id,
+        path=_cut(exchange.request),
+        route=match.route.name,
+        instance_id=match.instance_id,
+        user=grant.user,
+        began=exchange.stamps[Phase.ROUTE] or 0.0,
+        notebook=notebook,
+    )
+
+
+def log_tunnel(access_log: str, tunnel: Tunnel, now: float) -> None:
+    """Log a tunnel that has ended; `errors` logs those that an instance has broken."""
+    error, came_from = tunnel.error, tunnel.origin
+    failed = error is not None and not isinstance(error, ClientGone)
+    if access_log == "off" or (access_log == "errors" and not failed):
+        return
+    _teller(error, failed=failed)(
+        "tunnel",
+        client=came_from.client,
+        request_id=came_from.request_id.decode("ascii"),
+        method="GET",
+        path=_path(came_from.path),
+        route=came_from.route,
+        instance=came_from.instance_id,
+        user=came_from.user,
+        status=101,
+        reason=error.error if error is not None else None,
+        detail=str(error) if error is not None else None,
+        duration=round(now - came_from.began, 4),
+        bytes_up=tunnel.down.received,
+        bytes_down=tunnel.up.received,
     )
 
 
@@ -55,10 +97,14 @@ def log_refusal(access_log: str, peer: str, request_id: bytes, error: ProxyError
         )
 
 
-def _path(request: Request) -> str:
+def _cut(request: Request) -> bytes:
+    return request.target.partition(b"?")[0][:_LONGEST_PATH]
+
+
+def _path(path: bytes) -> str:
     # A token has no business in a path, but somebody may put one there (case 128). Cut first: looking for
     # one takes time by the square of the length.
-    return logs.without_tokens(request.target.partition(b"?")[0][:_LONGEST_PATH].decode("ascii"))
+    return logs.without_tokens(path.decode("ascii"))
 
 
 def _teller(error: ProxyError | None, *, failed: bool) -> Callable[..., None]:

@@ -2,40 +2,96 @@
 
 Back-pressure is the loop's own: `pause_writing` on one side is `pause_reading` on the other. A half
 that is closed is closed on the other side too, after what was queued; a reset is passed on as one.
+
+A tunnel lives for hours and is one of thousands: it keeps the few values that its end needs (`Origin`),
+and nothing of the exchange that it comes from.
 """
 
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Final, override
+from typing import Final, NamedTuple, Protocol, override
 
 from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED, Hangups
 from visa_jupyter_proxy.worker.sockets import Timed, reset
+from visa_jupyter_proxy.worker.websocket import Frames
 
 LINGER_S: Final = 30.0
 """How long a side may go on after the other has ended: nginx's lingering_time."""
 
 
+class Origin(NamedTuple):
+    """What the end of a tunnel needs of the exchange that it comes from."""
+
+    peer: str
+    """The address that is connected to us."""
+    client: str
+    """The address of the browser, behind whatever trusted proxies there are."""
+    request_id: bytes
+    path: bytes
+    """Without the query; cut, for the log."""
+    route: str
+    instance_id: int
+    user: str
+    began: float
+    """When the request came, on the loop's clock."""
+    notebook: int | None
+    """The number by which control knows a kernel channel; None for other tunnels."""
+
+
+class Owner(Protocol):
+    """What a tunnel needs of the worker that it is in."""
+
+    connections: set[Timed]
+    """Every open connection, for the worker's tick."""
+    hangups: Hangups
+    now: Callable[[], float]
+    soon: Callable[[Callable[[], None]], object]
+    """Call back in the next turn of the loop."""
+    tunnel_idle_s: float
+    """How long a tunnel may be without a byte either way; 0 is for ever."""
+
+    def tunnel_ended(self, tunnel: "Tunnel") -> None:
+        """Take note, once: both sides are gone."""
+
+
 class Side(asyncio.Protocol):
     """One of the two connections."""
 
+    __slots__ = (
+        "_to",
+        "_tunnel",
+        "ended",
+        "full",
+        "lost",
+        "peer",
+        "received",
+        "transport",
+        "was_reset",
+        "watched",
+    )
+
     peer: "Side"
 
-    def __init__(self, tunnel: "Tunnel", transport: asyncio.Transport) -> None:
+    def __init__(self, tunnel: "Tunnel", transport: asyncio.Transport, to: asyncio.Transport) -> None:
+        """Send on to `to` what comes from `transport`."""
         self.transport = transport
         self.received = 0
+        self.full = False
+        """Whether it takes no more at the moment."""
         self.ended = False
         """Whether this side will send no more."""
         self.lost = False
         self.was_reset = False
         self.watched = NOT_WATCHED
+        self._to = to
         self._tunnel = tunnel
 
     @override
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
-        self.peer.transport.write(data)
+        self._to.write(data)
 
     @override
     def eof_received(self) -> bool:
@@ -44,16 +100,22 @@ class Side(asyncio.Protocol):
 
     @override
     def pause_writing(self) -> None:
-        self.peer.transport.pause_reading()
+        self.full = True
+        self._to.pause_reading()
 
     @override
     def resume_writing(self) -> None:
-        self.peer.transport.resume_reading()
+        self.full = False
+        self.peer.read_on()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.was_reset = self.was_reset or exc is not None
         self._tunnel.side_lost(self)
+
+    def read_on(self) -> None:
+        """Read again: the other side takes more."""
+        self.transport.resume_reading()
 
     def hung_up(self) -> None:
         """Know that the peer has reset while nobody was reading."""
@@ -71,44 +133,111 @@ class Side(asyncio.Protocol):
             self.transport.close()  # TLS cannot be half-closed here
 
 
+class FollowedSide(Side):
+    """A side whose frames are followed.
+
+    It may send a hundred thousand of them in one piece: they are passed on at once, but not counted so
+    fast that all others had to wait. It is read on when that is done.
+    """
+
+    __slots__ = ("_uncounted", "frames")
+
+    def __init__(
+        self, tunnel: "Tunnel", transport: asyncio.Transport, to: asyncio.Transport, frames: Frames
+    ) -> None:
+        super().__init__(tunnel, transport, to)
+        self.frames = frames
+        self._uncounted = b""
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether a frame may follow what came from here: it came in full, and did not close."""
+        return self.frames.at_boundary and not (self._uncounted or self.frames.closed)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self._to.write(data)
+        # Early bytes may come while others are being counted: never out of turn.
+        self._count(self._uncounted + data if self._uncounted else data)
+
+    @override
+    def read_on(self) -> None:
+        if not self._uncounted:
+            self.transport.resume_reading()
+
+    def _count(self, data: bytes) -> None:
+        rest = self._uncounted = self.frames.feed(data)
+        if rest:
+            self.transport.pause_reading()
+            self._tunnel.soon(self._count_on)
+
+    def _count_on(self) -> None:
+        if not self.lost:
+            self._count(self._uncounted)
+            if not (self._uncounted or self.peer.full):
+                self.transport.resume_reading()
+
+
+class Person(FollowedSide):
+    """The browser of a kernel channel: a data message from there is something that somebody did."""
+
+    __slots__ = ()
+
+    @override
+    def _count(self, data: bytes) -> None:
+        before = self.frames.messages
+        super()._count(data)
+        if self.frames.messages != before:
+            self._tunnel.note_interaction()
+
+
 class Tunnel:
     """What a WebSocket becomes after the instance's 101."""
 
-    def __init__(
-        self,
-        downstream: asyncio.Transport,
-        upstream: asyncio.Transport,
-        connections: set[Timed],
-        hangups: Hangups,
-        *,
-        idle_s: float,
-        now: Callable[[], float],
-        ended: Callable[["Tunnel", ProxyError | None], None],
-    ) -> None:
-        """Tie two connections; `ended` is called once, when both are gone, with why (None: cleanly).
+    __slots__ = (
+        "_closing",
+        "_owner",
+        "_seen",
+        "deadline",
+        "down",
+        "error",
+        "interacted_at",
+        "origin",
+        "up",
+    )
 
-        Without a byte either way for `idle_s` (0 is never) it is closed. It is in `connections`, for
-        the worker's tick, from its start to its end.
+    def __init__(
+        self, downstream: asyncio.Transport, upstream: asyncio.Transport, owner: Owner, origin: Origin
+    ) -> None:
+        """Tie two connections; `owner` is told once, when both are gone.
+
+        It is in the owner's `connections` from its start to its end.
         """
-        self.down = Side(self, downstream)
-        self.up = Side(self, upstream)
+        self.origin = origin
+        self.error: ProxyError | None = None
+        """Why it ended; None for cleanly, or not yet."""
+        self.interacted_at: float | None = None
+        """When the last data message came from the browser of a kernel channel, on the loop's clock."""
+        self.up = FollowedSide(self, upstream, downstream, Frames(masked=False))
+        self.down = (
+            Side(self, downstream, upstream)
+            if origin.notebook is None
+            else Person(self, downstream, upstream, Frames(masked=True))
+        )
         self.down.peer, self.up.peer = self.up, self.down
-        self.deadline = now() + idle_s if idle_s else math.inf
-        self._idle_s = idle_s
+        self.deadline = owner.now() + owner.tunnel_idle_s if owner.tunnel_idle_s else math.inf
         self._seen = 0
         self._closing = False
-        self._connections = connections
-        self._hangups = hangups
-        self._now = now
-        self._ended = ended
-        self._error: ProxyError | None = None
+        self._owner = owner
 
     def start(self, from_client: bytes, from_instance: bytes) -> None:
         """Take the connections over, with the bytes that came early."""
-        self._connections.add(self)
+        owner = self._owner
+        owner.connections.add(self)
         for side in (self.down, self.up):
             side.transport.set_protocol(side)
-            side.watched = self._hangups.watch(side.transport, side.hung_up)
+            side.watched = owner.hangups.watch(side.transport, side.hung_up)
             side.transport.resume_reading()
         # Last: they may be more than the other side takes, which pauses this one.
         for side, early in ((self.down, from_client), (self.up, from_instance)):
@@ -117,7 +246,7 @@ class Tunnel:
 
     def close(self, error: ProxyError | None, now: float) -> None:
         """End both sides after what is queued; at the deadline without it."""
-        self._error = self._error or error
+        self.error = self.error or error
         self._end_by(now + LINGER_S)
         for side in (self.down, self.up):
             if not side.lost:
@@ -127,7 +256,7 @@ class Tunnel:
         """End what has not ended by itself, and what has been idle for too long."""
         received = self.down.received + self.up.received
         if not self._closing and received != self._seen:
-            self._seen, self.deadline = received, now + self._idle_s
+            self._seen, self.deadline = received, now + self._owner.tunnel_idle_s
             return
         if not self._closing:
             self.close(None, now)
@@ -139,33 +268,58 @@ class Tunnel:
 
     def drain(self) -> None:
         """End both sides: the worker stops."""
-        self.close(None, self._now())
+        self.close(None, self._owner.now())
+
+    # --- what is known of it ---------------------------------------------------------------
+
+    @property
+    def may_take_a_frame(self) -> bool:
+        """Whether a frame of ours would stand between two of the instance's, and before its close."""
+        return self.up.at_boundary
+
+    @property
+    def messages_up(self) -> int | None:
+        """Data messages from the browser of a kernel channel; None for other tunnels."""
+        return self.down.frames.messages if isinstance(self.down, FollowedSide) else None
+
+    @property
+    def messages_down(self) -> int:
+        """Data messages from the instance."""
+        return self.up.frames.messages
 
     # --- told by the sides -----------------------------------------------------------------
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+        self._owner.soon(callback)
+
+    def note_interaction(self) -> None:
+        """Keep the time: the user has done something."""
+        self.interacted_at = self._owner.now()
 
     def side_ended(self, side: Side) -> None:
         """Close the half that leads to the other side, too."""
         side.ended = True
         if side.peer.ended:
             # Both halves are closed, which closes no transport by itself.
-            self.close(None, self._now())
+            self.close(None, self._owner.now())
         else:
-            self._end_by(self._now() + LINGER_S)
+            self._end_by(self._owner.now() + LINGER_S)
             side.peer.finish()
 
     def side_lost(self, side: Side) -> None:
         """End the other side in the same way; with the second one, all is over."""
         side.lost = True
-        self._hangups.forget(side.watched)
-        if side.was_reset and self._error is None:
-            self._error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
+        self._owner.hangups.forget(side.watched)
+        if side.was_reset and self.error is None:
+            self.error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
         if side.peer.lost:
-            self._connections.discard(self)
-            self._ended(self, self._error)
+            self._owner.connections.discard(self)
+            self._owner.tunnel_ended(self)
         elif side.was_reset:
             reset(side.peer.transport)
         else:
-            self._end_by(self._now() + LINGER_S)
+            self._end_by(self._owner.now() + LINGER_S)
             side.peer.transport.close()
 
     def _end_by(self, deadline: float) -> None:

@@ -271,6 +271,7 @@ class Upstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and exchange.is_tunnel and self.transport is not None:
             transport, self.transport, self._exchange = self.transport, None, None
+            self._reader = None
             self._pool.connections.discard(self)
             self._pool.hangups.forget(self._watched)
             exchange.open_tunnel(transport, reader.leftover)

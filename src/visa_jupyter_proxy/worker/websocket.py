@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import re
+from itertools import repeat
 from typing import Final
 
 from visa_jupyter_proxy.errors import BadRequest, UpgradeRequired
-from visa_jupyter_proxy.worker.http1 import Request, Response, options, response_head
+from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
 from visa_jupyter_proxy.worker.lines import Lines
+from visa_jupyter_proxy.worker.sections import options
 
 UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 """The hop-by-hop fields of both halves of a handshake (RFC 6455 1.3)."""
@@ -63,6 +65,8 @@ _RESERVED: Final = 4
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _LONGEST_HEADER: Final = 14
+_MOST_AT_A_TIME: Final = 1000
+"""Frames, which may be of two bytes each: a third of a millisecond's work."""
 _NEVER: Final = 1 << 127
 """Farther than any stream goes, and than any length that a frame can have."""
 
@@ -123,15 +127,15 @@ class Frames:
         """Whether something came that is no frame; nothing is counted from there on."""
         return self._left > _NEVER >> 1
 
-    def feed(self, data: bytes) -> None:
-        """Follow what passes."""
+    def feed(self, data: bytes) -> bytes:
+        """Follow what passes, and return what is to be fed another time: `data` may be full of frames."""
         at = self._left
         if at < 0:
-            at = self._complete_header(data)
-            if at < 0:
-                return
+            return self._complete_header(data)
         last, small, begun = len(data) - 1, self._small, 0
-        while at < last:
+        for _ in repeat(None, _MOST_AT_A_TIME):
+            if at >= last:
+                break
             kind, size = _KINDS[data[at]], small[data[at + 1]]
             if kind > _BEGINS or not size:
                 size = self._other_frame(data, at)
@@ -140,21 +144,27 @@ class Frames:
             elif kind:
                 begun += 1
             at += size
+        else:
+            if at <= last:
+                self._left = 0
+                self.messages += begun
+                return data[at:]
         self._left = at - last - 1
+        self.messages += begun
         if at <= last:
             self._header = data[at:]
-        if begun:
-            self.messages += begun
+        return b""
 
-    def _complete_header(self, data: bytes) -> int:
-        """Return where in `data` the frame ends whose header began before it; below 0 if that goes on."""
+    def _complete_header(self, data: bytes) -> bytes:
+        """Go on in the middle of a header."""
         seen = len(self._header)
         header = self._header + data[: _LONGEST_HEADER - seen]
         size = self._other_frame(header, 0) if len(header) > 1 else 0
         if not size:
             self._header, self._left = header, -len(header)
-            return self._left
-        return size - seen
+            return b""
+        self._header, self._left = b"", size - seen
+        return self.feed(data)
 
     def _other_frame(self, data: bytes, at: int) -> int:
         """Count a frame of any kind and return its size; 0 when its header is not complete."""
