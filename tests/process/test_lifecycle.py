@@ -211,15 +211,17 @@ class TestStop:
         assert 128 + second == proxy.exit_status()
         proxy.wait(lambda: not _runs(worker))
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_228_as_process_1_of_a_container(self, place: Place, number: signal.Signals) -> None:
+    @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "2"), (signal.SIGINT, "1")])
+    def test_228_as_process_1_of_a_container(
+        self, place: Place, number: signal.Signals, workers: str
+    ) -> None:
         """The kernel gives process 1 no default for a signal: it serves, drains and exits all the same."""
         container = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
         if os.getuid() != 0:
             container.append("--map-root-user")
         if subprocess.run([*container, "true"], capture_output=True, check=False).returncode != 0:  # noqa: S603 -- our own command
             pytest.skip("no process namespaces here")
-        proxy = place.start(under=container)
+        proxy = place.start(under=container, WORKERS=workers)
         control = proxy.worker_pid  # the child of `unshare`
         assert "1" == Path(f"/proc/{control}/status").read_text().partition("NSpid:")[2].split()[1]
         client = place.client(proxy)

@@ -241,7 +241,6 @@ LATER: Final[dict[int, str]] = {
     111: "admin listener",
     **dict.fromkeys((137, 170, 227), "live access"),
     **dict.fromkeys((212, 213, 216, 219, 225), "notebook sessions"),
-    235: "several workers",
 }
 """Cases of what is not built yet."""
 
