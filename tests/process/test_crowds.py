@@ -4,17 +4,19 @@ import asyncio
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 import pytest
 
 from process.conftest import INSIDE, KERNEL, NUMBER, TOKEN, Place, in_front_of_pythonpath, path, request
-from support.client import Message, RawClient, upgrade
-from support.instance import Connection, ok, switching
+from support.client import Message, RawClient, get, upgrade
+from support.instance import Connection, Instance, ok, switching
 from support.proxy import RunningProxy
 from support.sessions import rows
 
@@ -321,3 +323,26 @@ class TestDescriptorsRunOut:
         assert worker == proxy.worker_pid
         assert place.client(proxy).ask(request()).status == 200
         assert not [r for r in proxy.records("request") if r.get("status") != 200]
+
+    def test_230_idle_connections_of_many_instances(self, place: Place) -> None:
+        """What waits for a next request takes no place from those who come: all in turn are served."""
+        proxy = place.start(under=("prlimit", "--nofile=256"))
+        with ExitStack() as instances:
+            for number in range(NUMBER + 1, NUMBER + 13):
+                instance = instances.enter_context(Instance(place.instance.port))
+                place.api.instance(number, owner="anna", ip=instance.host)
+                together = threading.Barrier(24)
+                instance.play(partial(_answer_together, together))
+                with ExitStack() as stack:
+                    crowd = [stack.enter_context(RawClient(proxy.port)) for _ in range(together.parties)]
+                    for client in crowd:
+                        client.send(get(f"/jupyter/{number}/x", token=TOKEN))
+                    assert {200} == {client.response().status for client in crowd}
+
+
+def _answer_together(together: threading.Barrier, connection: Connection) -> None:
+    """Answer when all have asked, so that each has a connection of its own; then keep it."""
+    connection.request()
+    together.wait(20)
+    connection.send(ok())
+    connection.rest()

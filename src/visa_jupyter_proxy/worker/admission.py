@@ -20,6 +20,9 @@ _RESERVED_DESCRIPTORS: Final = 64
 _DESCRIPTORS_OF_A_CLIENT: Final = 2
 """Its own connection, and the one to an instance."""
 
+_IDLE_SHARE: Final = 8
+"""One descriptor in eight is for connections to instances that are kept though their clients have gone."""
+
 
 class Admission:
     """Counts client connections; `pause` and `resume` accepting as they come and go."""
@@ -100,7 +103,15 @@ class _Addresses:
 
 def connections_that_descriptors_allow() -> int:
     """Return how many clients this process can have at a time, at least one."""
+    left = _descriptors() - idle_connections_that_descriptors_allow()
+    return max(1, left // _DESCRIPTORS_OF_A_CLIENT)
+
+
+def idle_connections_that_descriptors_allow() -> int:
+    """Return how many connections to instances may wait for the next request, beside those in use."""
+    return max(0, _descriptors() // _IDLE_SHARE)
+
+
+def _descriptors() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        soft = 2**20
-    return max(1, (soft - _RESERVED_DESCRIPTORS) // _DESCRIPTORS_OF_A_CLIENT)
+    return (2**20 if soft == resource.RLIM_INFINITY else soft) - _RESERVED_DESCRIPTORS

@@ -1,5 +1,7 @@
 """Connections to instances: idle ones are kept, new ones are opened.
 
+An idle one has no client, so nobody is counted for it at the door: there is a bound for all of them.
+
 Foreign exceptions of connecting are translated here. The pool decides synchronously; only `connect`
 suspends, and only when there is no idle connection.
 """
@@ -11,6 +13,7 @@ from typing import Final
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable
 from visa_jupyter_proxy.routes import Route
+from visa_jupyter_proxy.worker.admission import idle_connections_that_descriptors_allow
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.splice import Splices
@@ -38,7 +41,9 @@ class Pool:
         *,
         connect_timeout_s: float,
         response_timeout_s: float,
+        most_idle: int | None = None,
     ) -> None:
+        """Keep `most_idle` at most, of all instances together; None is what the file descriptors allow."""
         self.connections = connections
         """Every open connection, for the worker's tick."""
         self.hangups = hangups
@@ -49,23 +54,28 @@ class Pool:
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[Address, list[Upstream]] = {}
+        self._kept: dict[Upstream, None] = {}
+        """All that are idle, in the order in which they became so."""
+        self._most_idle = idle_connections_that_descriptors_allow() if most_idle is None else most_idle
         self._closed = False
 
     @property
     def idle_count(self) -> int:
         """How many idle connections are kept."""
-        return sum(map(len, self._idle.values()))
+        return len(self._kept)
 
     def idle(self, address: Address, *, repeatable: bool) -> Upstream | None:
         """Take an idle connection; for a request that cannot be sent twice only one of the last second."""
         idle, now = self._idle.get(address), self.now()
         while idle:
-            upstream = idle.pop()
-            if upstream.deadline <= now or not upstream.is_usable:
-                continue
-            if not repeatable and now - upstream.used_at > FRESH_S:
-                idle.append(upstream)
+            upstream = idle[-1]
+            is_usable = upstream.deadline > now and upstream.is_usable
+            if is_usable and not repeatable and now - upstream.used_at > FRESH_S:
                 return None
+            idle.pop()
+            self._kept.pop(upstream, None)
+            if not is_usable:
+                continue
             upstream.reused = True
             return upstream
         return None
@@ -99,10 +109,19 @@ class Pool:
         upstream.used_at = self.now()
         upstream.deadline = upstream.used_at + min(IDLE_S, upstream.idle_s)
         idle.append(upstream)
+        self._kept[upstream] = None
+        if len(self._kept) > self._most_idle:
+            oldest = next(iter(self._kept))
+            self._take_out(oldest)
+            oldest.abort()
 
     def drop(self, upstream: Upstream) -> None:
         """Forget a connection that is over."""
         self.connections.discard(upstream)
+        self._take_out(upstream)
+
+    def _take_out(self, upstream: Upstream) -> None:
+        self._kept.pop(upstream, None)
         idle = self._idle.get(upstream.address)
         if idle is not None:
             if upstream in idle:
@@ -113,7 +132,7 @@ class Pool:
     def close(self) -> None:
         """Close all idle connections, and keep none from here on."""
         self._closed = True
-        for upstream in [one for idle in self._idle.values() for one in idle]:
+        for upstream in [*self._kept]:
             upstream.abort()
 
 
