@@ -4,10 +4,13 @@ The real protocol, rules and reader over a transport in memory; forwarding is lo
 """
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
 
+from support.client import upgrade
 from support.conversation import JUPYTER, Wire
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -272,3 +275,47 @@ def test_what_was_pipelined_by_a_client_that_has_gone_is_dropped() -> None:
         assert client.downstream._exchange is None
 
     _run(test, then)
+
+
+@pytest.mark.parametrize("lost_before", [False, True], ids=["closing", "lost"])
+def test_a_client_that_goes_in_the_handshake_leaves_once(lost_before: bool) -> None:
+    """The instance's 101 may come in the turn in which the client is lost, before the loop says so."""
+
+    def test(client: Client) -> None:
+        client.sends(upgrade("/jupyter/12/ws", token="token-of-anna"))
+        exchange = client.downstream._exchange
+        assert exchange is not None
+        assert 1 == client.proxy.admission.count
+        client.wire.abort()
+        if lost_before:
+            client.downstream.connection_lost(None)
+        instance = Wire()
+        client.downstream.open_tunnel(exchange, instance, b"")
+        if not lost_before:
+            client.downstream.connection_lost(None)
+        assert (0, True) == (client.proxy.admission.count, instance.aborted)
+        assert set() == client.connections
+
+    _run(test)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET / HTTP/1.1\r\nX: " + b"a" * 10_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 90_000, _NOT_FOUND],
+    ids=["nothing", "half a head", "a head without end", "what is refused"],
+)
+def test_what_a_client_has_sent_goes_with_it(sent: bytes) -> None:
+    """At once, without the garbage collector, which comes seldom: a thousand such heads are 96 MiB."""
+
+    def test(client: Client) -> None:
+        client.sends(sent)
+        client.downstream.connection_lost(None)
+        left = weakref.ref(client.downstream)
+        del client.downstream
+        assert left() is None
+
+    gc.disable()
+    try:
+        _run(test)
+    finally:
+        gc.enable()

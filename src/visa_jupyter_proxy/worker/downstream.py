@@ -146,6 +146,7 @@ class Downstream(asyncio.Protocol):
         self._connections.discard(self)
         if self._exchange is not None:
             self._exchange.downstream_lost(self._proxy.now())
+        del self._reader  # as in `open_tunnel`: it may hold 96 KiB of a head, of each of many clients
 
     # --- called by a splice, and by whoever watches what nobody reads ----------------------
 

@@ -92,7 +92,8 @@ class Proxy:
             upstream.attach(exchange)
             exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
         except ProxyError as error:
-            exchange.fail(error, self.now())
+            # Without the frames it came through, which hold the exchange: they would refer to each other.
+            exchange.fail(error.with_traceback(None), self.now())
         except Exception:  # noqa: BLE001 -- no request ends the process or is left without an answer
             logs.get().error("defect while forwarding", request_id=exchange.id.decode("ascii"), exc_info=True)
             exchange.fail(Internal("defect"), self.now())

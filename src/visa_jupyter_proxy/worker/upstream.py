@@ -179,6 +179,7 @@ class Upstream(asyncio.Protocol):
         if not self._stop_splice() and exc is not None and transport and self.address.tls is None:
             self._read_rest(transport)
         self._lost(self._cut_off())
+        self._reader = None  # they refer to each other: the collector would come for them much later
 
     # --- called by a splice, and by whoever watches what nobody reads ----------------------
 
