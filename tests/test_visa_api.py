@@ -61,6 +61,25 @@ def _shown(**fields: object) -> bytes:
     return json.dumps({"data": {"id": 12, "ipAddress": "10.0.0.12", "state": "ACTIVE"} | fields}).encode()
 
 
+class TestConnections:
+    """What is open to the API at the moment."""
+
+    def test_they_are_counted(self) -> None:
+        """One for each question under way; kept for the next ones, and closed with the client."""
+
+        async def test(_server: VisaApiServer, client: VisaApi) -> None:
+            counts = [client.connections]
+            questions = [client.get_instance("anna-token", 12) for _ in range(3)]
+            await asyncio.gather(*questions)
+            await client.get_instance("anna-token", 12)
+            counts.append(client.connections)
+            await client.close()
+            counts.append(client.connections)
+            assert [0, 3, 0] == counts
+
+        _run(test)
+
+
 class TestInstances:
     """What is asked, and what is kept of the answer."""
 

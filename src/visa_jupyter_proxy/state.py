@@ -31,7 +31,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True, tag_field="process", tag="worker"):
-    """What a worker has under way. Every connection is one descriptor, a tunnel is two."""
+    """What a worker has under way. Every connection is one descriptor; a tunnel is two, and so is a pipe."""
 
     clients: int
     """What counts for `MAX_CONNECTIONS`: `downstream` and `tunnels`."""
@@ -43,6 +43,10 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True, tag_field="process"
     """Connections to instances that are kept for the next request."""
     tunnels: int
     """WebSockets, each a client's connection and one to an instance."""
+    pipes_busy: int
+    """Pipes through which the kernel moves a body: two descriptors each."""
+    pipes_idle: int
+    """Pipes that are kept for the next one."""
     grants: int
     """Authorisations that are remembered."""
     api_connections: int

@@ -1,4 +1,8 @@
-"""A run: mutated messages for some time against a proxy that is watched, and what was found."""
+"""A run: mutated messages for some time against a proxy that is watched, and what was found.
+
+Every minute and at the end all stop talking, and the proxy has to be as it was at its start: no descriptor,
+no task and no memory may be left of what was.
+"""
 
 import asyncio
 import json
@@ -13,19 +17,16 @@ from typing import Any, Final
 import uvloop
 
 from fuzz.mutation import Stock
-from fuzz.peers import HANG_S, Canary, Clients, Forbidden, Log, MutatedInstance, filled
+from fuzz.peers import Canary, Clients, Forbidden, Log, MutatedInstance, filled
 from fuzz.seeds import ANSWERS, REQUESTS, WORDS
 from support.proxy import RunningProxy, environment
-from support.usage import descriptors, resident
+from support.usage import Start
 from support.visa_api import VisaApiServer, visa_api_thread
 
-_MIB: Final = 2**20
 _CLIENTS: Final = 32
-_ALLOWED_GROWTH: Final = 16 * _MIB
-"""Of the worker's memory, after the first third of the run: what an allocator keeps for itself."""
 
-_API_CONNECTIONS: Final = 20
-"""So many may be open, and are kept for a while; a leak of thousands of connections would leave more."""
+_ROUND_S: Final = 60.0
+"""How long they talk between two looks at what is left."""
 
 _SETTINGS: Final = {
     "API_TIMEOUT_S": "2",
@@ -58,17 +59,18 @@ class Outcome:
     messages: int
     statuses: dict[int, int]
     seen_by_instance: int
-    growth: int
-    """Bytes of memory."""
+    growth: dict[str, int]
+    """KiB of memory more than at the start, by process."""
     longest: tuple[float, str]
     """Seconds that a client's connection has lasted, and whose."""
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         statuses = ", ".join(f"{status}: {times}" for status, times in sorted(self.statuses.items()))
+        memory = ", ".join(f"{process} {kib / 1024:+.1f} MiB" for process, kib in self.growth.items())
         return (
             f"seed {self.seed}: {self.messages} messages; {self.seen_by_instance} requests at the instance; "
-            f"answers {statuses}; memory {self.growth / _MIB:+.1f} MiB; "
+            f"answers {statuses}; memory: {memory}; "
             f"longest {self.longest[0]:.1f} s ({self.longest[1]}); problems: {self.problems or 'none'}"
         )
 
@@ -132,9 +134,9 @@ class _Campaign:
         self._instance = MutatedInstance(seed, Stock(filled(ANSWERS, values), words), self.log)
         self._canary = Canary(proxy.port, f"/jupyter/{_CANARY}/canary", _TOKEN)
         self._worker = proxy.worker_pid
-        self._began = time.monotonic()
+        self._start = Start(proxy.states)
+        self._round_ends = 0.0
         self._read = 0
-        self._warm: int | None = None
 
     async def run(self) -> Outcome:
         async with AsyncExitStack() as stack:
@@ -145,29 +147,34 @@ class _Campaign:
             ):
                 await stack.enter_async_context(await asyncio.start_server(serve, _HOSTS[number], self._port))
             await self._sing()
-            before = descriptors(self._worker)
-            self._began = time.monotonic()
-            await asyncio.gather(
-                *(self._clients.talk_until(self._is_over) for _ in range(_CLIENTS)),
-                self._every(0.2, self._sing),
-                self._every(0.5, self._watch),
-            )
-            if not self.log.problems:
-                await self._settle(before)
-                await self._sing()
-                await self._watch()
+            ends = time.monotonic() + self._seconds
+            while not self.log.problems and (now := time.monotonic()) < ends:
+                self._round_ends = min(now + _ROUND_S, ends)
+                await self._round()
         return Outcome(
             self._seed,
             self.log.messages,
             dict(self.log.statuses),
             self._instance.seen,
-            resident(self._worker) - (self._warm or 0),
+            self._start.growth(),
             self.log.longest,
             self.log.problems,
         )
 
+    async def _round(self) -> None:
+        """Have all talk, then look at what is left."""
+        await asyncio.gather(
+            *(self._clients.talk_until(self._is_over) for _ in range(_CLIENTS)),
+            self._every(0.2, self._sing),
+            self._every(0.5, self._watch),
+        )
+        if not self.log.problems:
+            await self._settle()
+            await self._sing()
+            await self._watch()
+
     def _is_over(self) -> bool:
-        return time.monotonic() - self._began > self._seconds or bool(self.log.problems)
+        return time.monotonic() > self._round_ends or bool(self.log.problems)
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
         while not self._is_over():
@@ -179,7 +186,7 @@ class _Campaign:
             self.log.problem("a plain request did not get its answer")
 
     async def _watch(self) -> None:
-        """Look at the log, at the process, and at its memory."""
+        """Look at the log, and whether the processes live."""
         with self._proxy.log.open("rb") as log:
             log.seek(self._read)
             lines = log.read().splitlines(keepends=True)
@@ -192,17 +199,11 @@ class _Campaign:
                 break
         if not self._proxy.is_alive() or self._proxy.worker_pid != self._worker:
             self.log.problem("a process has died")
-        elif self._warm is None and time.monotonic() - self._began > self._seconds / 3:
-            self._warm = resident(self._worker)
         self._api.requests.clear()  # nobody looks at them, and there are many
 
-    async def _settle(self, before: int) -> None:
-        """Wait until every descriptor is given back, and look at the memory."""
-        allowed = before + _API_CONNECTIONS
-        deadline = time.monotonic() + 2 * HANG_S
-        while descriptors(self._worker) > allowed and time.monotonic() < deadline:  # noqa: ASYNC110 -- /proc
-            await asyncio.sleep(0.1)
-        if (left := descriptors(self._worker)) > allowed:
-            self.log.problem(f"{left - before} descriptors were not given back")
-        if self._warm is not None and resident(self._worker) - self._warm > _ALLOWED_GROWTH:
-            self.log.problem("memory has grown")
+    async def _settle(self) -> None:
+        """Wait until everything is given back."""
+        try:
+            await asyncio.to_thread(self._start.wait_until_back)
+        except AssertionError as left:
+            self.log.problem(str(left))

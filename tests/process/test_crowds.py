@@ -3,22 +3,22 @@
 import asyncio
 import os
 import resource
-import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 import pytest
 
-from process.conftest import INSIDE, KERNEL, NUMBER, TOKEN, Place, in_front_of_pythonpath, path, request
+from process.conftest import KERNEL, NUMBER, TOKEN, Place, path, request
 from support.client import Message, RawClient, get, upgrade
 from support.instance import Connection, Instance, ok, switching
 from support.proxy import RunningProxy
 from support.sessions import rows
+from support.usage import Start
 
 TUNNELS: Final = 2000
 ESTABLISHED: Final = "01"
@@ -180,25 +180,16 @@ def test_217_five_hundred_sessions_at_once(place: Place) -> None:
 
 
 class TestNothingIsLeft:
-    """Descriptors and tasks of connections that have ended are given back."""
+    """Descriptors, tasks and memory of connections that have ended are given back."""
 
-    def test_171_a_thousand_connections_of_every_kind(
-        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_171_a_thousand_connections_of_every_kind(self, place: Place) -> None:
         """Ended cleanly, by reset, half-open, in the handshake, from either side: back to the start."""
-        monkeypatch.setenv("PYTHONPATH", in_front_of_pythonpath(INSIDE))
-        monkeypatch.setenv("TASKS_FILE", str(tmp_path / "tasks"))
         place.instance.play(_leave_as_asked)
         proxy = place.start(HEADER_TIMEOUT_S="2", IDLE_TIMEOUT_S="2", DRAIN_S="600")
-        for how in ENDS:
-            _connect_and_leave(place, proxy, how)
-        _wait_for_rest(proxy)
-        before = open_descriptors(proxy), _tasks(proxy, tmp_path)
+        start = Start(proxy.states)
         for number in range(1000):
             _connect_and_leave(place, proxy, ENDS[number % len(ENDS)])
-        _wait_for_rest(proxy)
-        proxy.wait(lambda: open_descriptors(proxy) <= before[0])
-        assert before[1] == _tasks(proxy, tmp_path)
+        start.wait_until_back()
         assert 0 == proxy.stop()  # at once: it waits for nobody any more
 
 
@@ -267,35 +258,10 @@ def _connect_and_leave(place: Place, proxy: RunningProxy, how: str) -> None:
             client.sock.close()
 
 
-def _wait_for_rest(proxy: RunningProxy) -> None:
-    """Wait until the worker has no connection of a client any more."""
-    proxy.wait(lambda: _established(proxy) == 0)
-
-
 def _connections(proxy: RunningProxy) -> list[list[str]]:
     """Read the kernel's table of TCP connections, without what listens: local and remote address, timer."""
     table = Path(f"/proc/{proxy.worker_pid}/net/tcp").read_text().splitlines()[1:]
     return [line for line in map(str.split, table) if line[3] != "0A"]
-
-
-def _established(proxy: RunningProxy) -> int:
-    """Count the connections of clients that the worker still has."""
-    mark = f":{proxy.port:04X}"
-    sockets = {line[9] for line in _connections(proxy) if line[1].endswith(mark)}
-    held = set()
-    for descriptor in Path(f"/proc/{proxy.worker_pid}/fd").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            held.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
-    return len(sockets & held)
-
-
-def _tasks(proxy: RunningProxy, directory: Path) -> int:
-    """Ask the worker how many tasks it has."""
-    written = directory / "tasks"
-    written.unlink(missing_ok=True)
-    os.kill(proxy.worker_pid, signal.SIGUSR2)
-    proxy.wait(written.exists)
-    return int(written.read_text())
 
 
 class TestDescriptorsRunOut:

@@ -3,6 +3,7 @@
 with running_proxy(tmp_path, api_url=api.url, routes=[...], IDLE_TIMEOUT_S="5") as proxy:
     proxy.port, proxy.pid, proxy.worker_pid
     proxy.records("request")       # what it has logged, as dictionaries
+    proxy.states()                 # what its processes have open and under way
     proxy.wait(lambda: ...)        # for a condition, a minute at most
     proxy.stop()                   # SIGTERM; the exit status
 """
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from support.usage import State, states
+
 PREFIX: Final = "VISA_JUPYTER_PROXY_"
 
 _PATIENCE_S: Final = 60.0
@@ -32,7 +35,6 @@ class RunningProxy:
         self.log = directory / "proxy.log"
         self._environment = environment
         self._under = under
-        self._seen = 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and commands
                 [*under, sys.executable, "-m", "visa_jupyter_proxy", "serve"],
@@ -71,6 +73,10 @@ class RunningProxy:
         lines = self.log.read_text().splitlines()
         parsed = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return [record for record in parsed if record.get("event") == event]
+
+    def states(self) -> list[State]:
+        """Ask all its processes for their state, as an operator does: control first, then the workers."""
+        return states(self.pid, self.log)
 
     def wait(self, condition: Callable[[], object]) -> None:
         """Wait until `condition` holds; fail when it does not within a minute."""

@@ -30,6 +30,10 @@ def eventually[T](what: str, look: Callable[[], T | None]) -> T:
     raise AssertionError(f"not within {DEADLINE_S:.0f} s: {what}")
 
 
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @dataclass(frozen=True)
 class Answer:
     """A response; field names in lower case."""
@@ -85,6 +89,14 @@ class RunningDemo:
             self.process.kill()
             self.process.wait()
             raise
+
+    @property
+    def proxy_pid(self) -> int:
+        """The process id of the proxy: of its control, which is the demo's child."""
+        for child in _children(self.process.pid):
+            if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                return child
+        raise AssertionError("the demo has no proxy")
 
     def ask(self, path: str, *, cookie: str | None = None, bearer: str | None = None) -> Answer:
         """Ask the proxy for `path`, with a token as cookie or as Bearer."""

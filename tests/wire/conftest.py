@@ -12,9 +12,12 @@ import pytest
 from support.client import Message, RawClient, get
 from support.instance import Instance
 from support.proxy import RunningProxy, running_proxy
+from support.usage import Start
 from support.visa_api import VisaApiServer, visa_api_thread
 
 _numbers: Final = itertools.count(12)
+_starts: Final[dict[int, Start]] = {}
+"""By process id, for some modules have a proxy of their own."""
 
 
 @dataclass
@@ -97,6 +100,16 @@ def proxy(
     directory: Path = tmp_path_factory.mktemp("proxy")
     with running_proxy(directory, api_url=api.url, routes=production(instance_port)) as running:
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def given_back(proxy: RunningProxy) -> Iterator[None]:
+    """See to it that tests leave nothing behind: behind each module, the proxy is back at its very start."""
+    start = _starts.get(proxy.pid)
+    if start is None:
+        start = _starts[proxy.pid] = Start(proxy.states)
+    yield
+    start.wait_until_back()
 
 
 @pytest.fixture

@@ -36,6 +36,11 @@ def _serve_tls(instance: Instance, authority: trustme.CA, name: str) -> None:
     instance.play(script)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def given_back() -> None:
+    """Look at no proxy that others share: each test has its own."""
+
+
 @pytest.fixture
 def api() -> Iterator[VisaApiServer]:
     """Run a scripted VISA API with one user."""

@@ -101,6 +101,11 @@ class Splices:
         self.sinks = _Readiness(loop, select.EPOLLOUT)
         self._kept: list[_Pipe] = []
 
+    @property
+    def kept_count(self) -> int:
+        """How many empty pipes are kept."""
+        return len(self._kept)
+
     def begin(self, source: Source, sink: Sink, length: int) -> "Splice | None":
         """Move `length` bytes; None when that cannot be had: the source has to read as ever.
 

@@ -157,6 +157,8 @@ class Worker:
             upstream_busy=kinds[Upstream] - self._pool.idle_count,
             upstream_idle=self._pool.idle_count,
             tunnels=kinds[Tunnel],
+            pipes_busy=len(self._pool.splices.active),
+            pipes_idle=self._pool.splices.kept_count,
             grants=self._authorization.grants_remembered,
             api_connections=self._api.connections,
         )

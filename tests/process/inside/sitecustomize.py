@@ -1,13 +1,11 @@
-"""What a test does inside the proxy's processes: move the clock on the wall, count what is left, break.
+"""What a test does inside the proxy's processes: move the clock on the wall, break.
 
 Python imports it at the start of each process that has this directory in PYTHONPATH, before all else.
-`CLOCK_OFFSET_FILE` names a file with the seconds by which the wall clock is off; SIGUSR2 writes how many
-asyncio tasks there are to `TASKS_FILE`. With `SPINS` SIGUSR2 has the process do nothing else for ever. A
-worker ends at its start while there is a `CRASH_FILE`, and takes the file along when "once" stands in it.
-Without these variables it does nothing.
+`CLOCK_OFFSET_FILE` names a file with the seconds by which the wall clock is off. With `SPINS` SIGUSR2 has
+the process do nothing else for ever. A worker ends at its start while there is a `CRASH_FILE`, and takes the
+file along when "once" stands in it. Without these variables it does nothing.
 """
 
-import asyncio
 import os
 import signal
 import sys
@@ -23,16 +21,6 @@ if "CLOCK_OFFSET_FILE" in os.environ:
         return _time() + float(_offset.read_text())
 
     time.time = _moved
-
-if "TASKS_FILE" in os.environ:
-    _tasks = Path(os.environ["TASKS_FILE"])
-
-    def _count(*_: object) -> None:
-        written = _tasks.with_suffix(".new")
-        written.write_text(f"{len(asyncio.all_tasks(asyncio.get_event_loop()))}")
-        written.rename(_tasks)
-
-    signal.signal(signal.SIGUSR2, _count)
 
 if "SPINS" in os.environ:
 
