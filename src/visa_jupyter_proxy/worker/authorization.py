@@ -69,12 +69,8 @@ class Authorization:
         self._questions: dict[Key, asyncio.Task[Grant]] = {}
         self._turns = _Turns(patience_s, workers)
 
-    async def grant(self, token: AccessToken, instance_id: int, client: str) -> Grant:
-        """Return what the API grants; suspends only when it has to ask.
-
-        Raises `ProxyError`: what the API, or the way to it, refused. `client` is the address whose
-        questions are bounded together.
-        """
+    def known(self, token: AccessToken, instance_id: int) -> Grant | None:
+        """Return a grant that still holds. Raises the `ProxyError` of a refusal that is still remembered."""
         key = (token.digest, instance_id)
         now = self._now()
         grant = self._grants.get(key)
@@ -83,6 +79,15 @@ class Authorization:
         refusal = self._refusals.get(key)
         if refusal is not None and refusal[0] > now:
             raise refusal[1].with_traceback(None)
+        return None
+
+    async def ask(self, token: AccessToken, instance_id: int, client: str) -> Grant:
+        """Return what the API grants; when somebody is asking the same, wait for that answer.
+
+        Raises `ProxyError`: what the API, or the way to it, refused. `client` is the address whose
+        questions are bounded together.
+        """
+        key = (token.digest, instance_id)
         question = self._questions.get(key)
         if question is None:
             question = asyncio.create_task(self._ask(key, token.text, client))

@@ -91,11 +91,14 @@ class Downstream(asyncio.Protocol):
         self._feeding = True
         try:
             self._reader.feed(data)
-            self._advance()
+            if self._exchange is None:
+                self._advance()
         except ProxyError as error:
             self._refuse(error)
         finally:
             self._feeding = False
+        if self._reader.has_been_read:
+            return  # one whole request, as nearly always
         if self._reader.is_in_head and not (self._in_head or self._lingering):
             self._in_head = True  # until a head is complete, no byte moves its deadline
             self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s

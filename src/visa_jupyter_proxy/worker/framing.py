@@ -116,6 +116,11 @@ class RequestReader:
         return not self._head and self._body is None and not self.ended
 
     @property
+    def has_been_read(self) -> bool:
+        """Whether the last read was one whole message without a body, and nothing else."""
+        return self.ended and not (self.leftover or self._pieces)
+
+    @property
     def is_in_head(self) -> bool:
         """Whether a head has begun to arrive, and is not complete."""
         return bool(self._head)

@@ -80,15 +80,15 @@ class Proxy:
     async def forward(self, exchange: Exchange) -> None:
         """Decide about one request, and send it on; whatever happens, the exchange has gone on or ended."""
         try:
-            grant = exchange.grant or await self._authorize(exchange)
-            match = exchange.match
-            assert match is not None  # noqa: S101 -- _authorize has set both
+            match = exchange.match or self._route(exchange)
+            grant = exchange.grant or self._known(exchange, match) or await self._ask(exchange, match)
             request = exchange.request
             lines = request_lines(
                 request, match, grant, exchange.client, exchange.credentials, request_id=exchange.id
             )
             exchange.enter(Phase.CONNECT, self.now())
-            upstream = await self._connect(exchange, match, grant)
+            address = Address(grant.host, match.route.remote_port, self._tls[match.route.name])
+            upstream = self._idle(exchange, address) or await self._connect(address, grant)
             upstream.attach(exchange)
             exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
         except ProxyError as error:
@@ -98,7 +98,10 @@ class Proxy:
             logs.get().error("defect while forwarding", request_id=exchange.id.decode("ascii"), exc_info=True)
             exchange.fail(Internal("defect"), self.now())
 
-    async def _authorize(self, exchange: Exchange) -> Grant:
+    # Each of these decides at once, and what may have to wait stands behind an `or`: a coroutine for each
+    # took a fiftieth of a small request.
+
+    def _route(self, exchange: Exchange) -> Match:
         request = exchange.request
         self._sites.check_host(request)
         match = exchange.match = self._router.match(request.target, websocket=request.websocket)
@@ -106,19 +109,25 @@ class Proxy:
             self._sites.check_origin(request, exchange.client)
         if match.route.max_body_bytes is not None and (request.length or 0) > match.route.max_body_bytes:
             raise ContentTooLarge("Content-Length above maxBodyBytes")
+        return match
+
+    def _known(self, exchange: Exchange, match: Match) -> Grant | None:
         token = exchange.credentials.token
         exchange.enter(Phase.AUTHORIZE, self.now())
-        grant = await self._authorization.grant(token, match.instance_id, exchange.client.address)
-        exchange.grant = grant
+        grant = exchange.grant = self._authorization.known(token, match.instance_id)
         return grant
 
-    async def _connect(self, exchange: Exchange, match: Match, grant: Grant) -> Upstream:
-        route = match.route
-        address = Address(grant.host, route.remote_port, self._tls[route.name])
-        if not exchange.retried:
-            upstream = self._pool.idle(address, repeatable=exchange.may_be_sent_again)
-            if upstream is not None:
-                return upstream
+    async def _ask(self, exchange: Exchange, match: Match) -> Grant:
+        token, address = exchange.credentials.token, exchange.client.address
+        grant = exchange.grant = await self._authorization.ask(token, match.instance_id, address)
+        return grant
+
+    def _idle(self, exchange: Exchange, address: Address) -> Upstream | None:
+        if exchange.retried:
+            return None
+        return self._pool.idle(address, repeatable=exchange.may_be_sent_again)
+
+    async def _connect(self, address: Address, grant: Grant) -> Upstream:
         try:
             return await self._pool.connect(address)
         except (InstanceUnreachable, InstanceTimeout) as error:
