@@ -267,9 +267,10 @@ def _connections(proxy: RunningProxy) -> list[list[str]]:
 class TestDescriptorsRunOut:
     """Accepting pauses below the limit of file descriptors."""
 
-    def test_230_five_hundred_connections_and_256_descriptors(self, place: Place) -> None:
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_230_five_hundred_connections_and_256_descriptors(self, place: Place, workers: str) -> None:
         """No crash and no spinning; who waits is served when others leave; nothing is said of a fault."""
-        proxy = place.start(under=("prlimit", "--nofile=256"), HEADER_TIMEOUT_S="600")
+        proxy = place.start(under=("prlimit", "--nofile=256"), HEADER_TIMEOUT_S="600", WORKERS=workers)
         assert place.client(proxy).ask(request()).status == 200
         worker = proxy.worker_pid
         with ExitStack() as stack:
