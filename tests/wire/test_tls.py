@@ -66,10 +66,10 @@ class Starter:
         self._api = api
         self._stack = stack
 
-    def proxy(self, **keys: object) -> RunningProxy:
-        """Run a proxy whose one route has these further keys."""
+    def proxy(self, *others: dict[str, object], **keys: object) -> RunningProxy:
+        """Run a proxy whose first route has these further keys."""
         route = {"match": r"^/jupyter/(\d+).*", "type": "jupyter", "name": "Jupyter", "ws": True}
-        routes = [{**route, "remotePort": self.instance.port, "remoteScheme": "https", **keys}]
+        routes = [{**route, "remotePort": self.instance.port, "remoteScheme": "https", **keys}, *others]
         return self._stack.enter_context(running_proxy(self.directory, api_url=self._api.url, routes=routes))
 
     def authority(self) -> trustme.CA:
@@ -112,3 +112,10 @@ def test_verification_switched_off(start: Starter) -> None:
     """`remoteVerify: false` takes any certificate."""
     _serve_tls(start.instance, trustme.CA(), "127.99.99.99")
     assert (200, b"through TLS") == _ask(start.proxy(remoteVerify=False))
+
+
+def test_a_name_that_two_routes_have(start: Starter) -> None:
+    """A name is for people: what another route says of TLS is not for this one."""
+    _serve_tls(start.instance, start.authority(), start.instance.host)
+    other = {"match": r"^/other/(\d+)", "type": "service", "name": "Jupyter", "remotePort": 80}
+    assert (200, b"through TLS") == _ask(start.proxy(other, remoteCa="ca.pem"))

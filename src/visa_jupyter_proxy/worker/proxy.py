@@ -70,7 +70,7 @@ class Proxy:
         self.soon = pool.soon
         self.tunnel_idle_s = settings.tunnel_idle_timeout_s
         self.admission = admission
-        self._tls = {route.name: tls_context(route) for route in routes}
+        self._tls = {route: tls_context(route) for route in routes if route.remote_scheme == "https"}
         self._tell = tell
         self._request_id_prefix = secrets.token_hex(5).encode()
         self._requests = itertools.count(1)
@@ -87,7 +87,7 @@ class Proxy:
                 request, match, grant, exchange.client, exchange.credentials, request_id=exchange.id
             )
             exchange.enter(Phase.CONNECT, self.now())
-            address = Address(grant.host, match.route.remote_port, self._tls[match.route.name])
+            address = self._address(grant, match.route)
             upstream = self._idle(exchange, address) or await self._connect(address, grant)
             upstream.attach(exchange)
             exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
@@ -121,6 +121,10 @@ class Proxy:
         token, address = exchange.credentials.token, exchange.client.address
         grant = exchange.grant = await self._authorization.ask(token, match.instance_id, address)
         return grant
+
+    def _address(self, grant: Grant, route: Route) -> Address:
+        tls = self._tls[route] if route.remote_scheme == "https" else None
+        return Address(grant.host, route.remote_port, tls)
 
     def _idle(self, exchange: Exchange, address: Address) -> Upstream | None:
         if exchange.retried:
