@@ -95,13 +95,14 @@ class Side(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
+        self._watch()
         self._tunnel.side_ended(self)
         return True
 
     @override
     def pause_writing(self) -> None:
         self.full = True
-        self._to.pause_reading()
+        self.peer.hold()
 
     @override
     def resume_writing(self) -> None:
@@ -112,6 +113,11 @@ class Side(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.was_reset = self.was_reset or exc is not None
         self._tunnel.side_lost(self)
+
+    def hold(self) -> None:
+        """Stop reading: the other side takes no more."""
+        self.transport.pause_reading()
+        self._watch()
 
     def read_on(self) -> None:
         """Read again: the other side takes more."""
@@ -131,6 +137,11 @@ class Side(asyncio.Protocol):
             self.transport.write_eof()
         else:
             self.transport.close()  # TLS cannot be half-closed here
+
+    def _watch(self) -> None:
+        """Be told of a reset although nobody reads. Most tunnels never need it, and begin faster without."""
+        if self.watched == NOT_WATCHED and not self.lost:
+            self.watched = self._tunnel.watch(self)
 
 
 class FollowedSide(Side):
@@ -169,7 +180,7 @@ class FollowedSide(Side):
     def _count(self, data: bytes) -> None:
         rest = self._uncounted = self.frames.feed(data)
         if rest:
-            self.transport.pause_reading()
+            self.hold()
             self._tunnel.soon(self._count_on)
 
     def _count_on(self) -> None:
@@ -237,7 +248,6 @@ class Tunnel:
         owner.connections.add(self)
         for side in (self.down, self.up):
             side.transport.set_protocol(side)
-            side.watched = owner.hangups.watch(side.transport, side.hung_up)
             side.transport.resume_reading()
         # Last: they may be more than the other side takes, which pauses this one.
         for side, early in ((self.down, from_client), (self.up, from_instance)):
@@ -288,6 +298,10 @@ class Tunnel:
         return self.up.frames.messages
 
     # --- told by the sides -----------------------------------------------------------------
+
+    def watch(self, side: Side) -> int:
+        """Have `side` told of a reset, also when it does not read."""
+        return self._owner.hangups.watch(side.transport, side.hung_up)
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back when others have had their turn."""
