@@ -13,6 +13,7 @@ from support.client import RawClient, Reader, get, upgrade
 from support.instance import Connection, switching
 from support.proxy import running_proxy
 from support.streams import MIB, fill
+from support.usage import resident
 from support.visa_api import Answer, Hold
 from wire.conftest import Wire, production
 
@@ -94,6 +95,15 @@ class TestEarlyBytesOfATunnel:
                 assert early + fill(client.sock) < 50 * MIB
         finally:
             over.set()
+
+
+def test_what_a_front_proxy_passes_on_is_not_kept(wire: Wire) -> None:
+    """A browser's own X-Forwarded-For may be long, and another one each time."""
+    before = resident(wire.proxy.worker_pid)
+    with wire.client() as client:
+        for number in range(1200):
+            assert 404 == client.ask(get("/nowhere", f"X-Forwarded-For: {number}{'a' * 30_000}")).status
+    assert resident(wire.proxy.worker_pid) - before < 20 * MIB
 
 
 def test_a_trailer_that_imitates_what_the_route_sets(wire: Wire) -> None:

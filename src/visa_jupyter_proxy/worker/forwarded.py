@@ -11,6 +11,9 @@ from visa_jupyter_proxy.worker.sections import options
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
+_LONGEST_REMEMBERED: Final = 256
+"""Bytes said of a client: a browser's say may be as long as a head, and different each time."""
+
 
 class Client:
     """Where requests come from, as far as it can be trusted."""
@@ -49,13 +52,12 @@ class TrustedProxies:
         if not self.trusts(peer):
             return self._remembered(peer, None, None, None)
         special = request.special
-        chain = special.get(b"x-forwarded-for")
-        return self._remembered(
-            peer,
-            b",".join(chain) if chain is not None else None,
-            request.one(b"x-forwarded-proto"),
-            request.one(b"x-forwarded-host"),
-        )
+        hops = special.get(b"x-forwarded-for")
+        chain = b",".join(hops) if hops is not None else None
+        proto, host = request.one(b"x-forwarded-proto"), request.one(b"x-forwarded-host")
+        said = len(chain or b"") + len(proto or b"") + len(host or b"")
+        read = self._remembered if said <= _LONGEST_REMEMBERED else self._client
+        return read(peer, chain, proto, host)
 
     def request_id(self, peer: str, request: Request) -> bytes | None:
         """Return the id that a trusted proxy gave the request."""
