@@ -34,7 +34,7 @@ worker_processes 1;
 worker_rlimit_nofile 20000;
 pid {folder}/instance.pid;
 error_log stderr warn;
-events {{ worker_connections 19000; }}
+events {{ worker_connections 19000; multi_accept on; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/instance-body;
