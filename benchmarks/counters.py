@@ -48,6 +48,11 @@ def countable() -> tuple[str, ...]:
     return tuple(found)
 
 
+def counts_everything() -> bool:
+    """Whether perf counts the instructions of both programs and kernel here."""
+    return countable() == (_USER, _KERNEL)
+
+
 def counts(output: str) -> dict[str, float]:
     """Read what `perf stat -x,` has written; what it could not count is left out."""
     lines = re.findall(r"^(\d+(?:\.\d+)?),[^,]*,([^,]+),", output, re.MULTILINE)

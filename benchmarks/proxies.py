@@ -112,7 +112,6 @@ http {{
     proxy_request_buffering off;
     proxy_max_temp_file_size 0;
     proxy_buffers 16 16k;
-    
     proxy_read_timeout 1h;
     proxy_send_timeout 1h;
     location /jupyter/1/ {{ set $instance 1; proxy_pass http://instance1; }}

@@ -164,8 +164,9 @@ def _rest(stage: Stage) -> Sample:
     pids = stage.proxy.child.pids()
     sample = {"start_s": stage.proxy.start_s, "bytes": sum(map(float, map(memory, pids)))}
     if stage.proxy.name == "ours":
-        control, *workers = pids
-        sample |= {"control_bytes": memory(control), "worker_bytes": memory(workers[0])}
+        control = stage.proxy.child.pid
+        (worker,) = (pid for pid in pids if pid != control)
+        sample |= {"control_bytes": memory(control), "worker_bytes": memory(worker)}
     return sample
 
 

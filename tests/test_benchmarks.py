@@ -1,12 +1,18 @@
 """The benchmark's own arithmetic: what it makes of figures that it has measured."""
 
+import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import chart, counters, messages, report
+from benchmarks.driver import Driver
+from benchmarks.processes import Failed, child, free_port
 from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row
+from benchmarks.world import PAGE, World, python_environment
 
 
 def _results(ours: float = 10.0, nginx: float = 5.0, **samples: float) -> Results:
@@ -132,6 +138,44 @@ class TestCounters:
             "<not supported>,,instructions:k,0,100.00,,\n"
         )
         assert {"instructions:u": 123456.0, "task-clock:u": 33.75} == counters.counts(output)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Run the echoing instance, and have clients connect to it without a proxy between."""
+    port, api_port = free_port(), free_port()
+    command = [sys.executable, "-m", "benchmarks.instance", "127.0.0.1", str(port), str(api_port), str(PAGE)]
+    with child("echo", command, tmp_path, environment=python_environment()) as running:
+        running.wait_until_listening(port)
+        yield World(tmp_path, ("127.0.0.1", str(port)), api_port, None, None)
+
+
+class TestClient:
+    """Only what came back complete and correct counts."""
+
+    @pytest.mark.parametrize("work", ["ws", "ws64k", "kernel", "open", "page"])
+    def test_work_is_counted(self, world: World, work: str) -> None:
+        """As many units as were ordered are done, on three connections; then as many as fit in the time."""
+        with Driver.running(world, work, int(world.hosts[1]), 3) as load:
+            for order in ("count 30", "ramp 30"):
+                result = load.order(order)
+                assert 30 == result.done
+                assert 0 < result.latency_us["p50"] <= result.latency_us["p99"]
+            assert load.order("seconds 0.2").done > 0
+
+    def test_a_wrong_answer_is_an_error(self, world: World) -> None:
+        """A 404 where a 200 is due ends the work, and says so."""
+        with (
+            pytest.raises(Failed, match="404 Not Found"),
+            Driver.running(world, "small", int(world.hosts[1]), 3),
+        ):
+            pass
+
+    def test_nothing_is_left_behind(self, world: World) -> None:
+        """A client that was not told to end has ended when its block is left."""
+        with Driver.running(world, "ws", int(world.hosts[1]), 3) as load:
+            assert [load.child.pid] == load.child.pids()
+        assert [] == load.child.pids()
 
 
 class TestMessages:
