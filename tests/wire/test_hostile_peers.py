@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,6 +36,42 @@ class TestAfterAnError:
             if why == "unreachable":
                 wire.instance.listen()
             assert 200 == client.ask(wire.get()).status
+
+
+class TestLastWord:
+    """An answer before the end of the request is the last one on its connection."""
+
+    @pytest.mark.parametrize("body", [b"part of it", b"all of it " * 10], ids=["part", "all"])
+    def test_62_a_refusal_says_so(self, wire: Wire, body: bytes) -> None:
+        """Be the rest of the request in the same packet or not."""
+        with wire.client() as client:
+            client.send(get(wire.path(), "Content-Length: 100", method="POST") + body + wire.get())
+            response = client.response()
+            assert (401, b"close") == (response.status, response.one("connection"))
+            assert client.closed()
+        assert [] == wire.instance.requests
+
+    @pytest.mark.slow
+    def test_62_what_comes_behind_it_is_dropped_for_thirty_seconds(self, wire: Wire) -> None:
+        """However much it is, so that the client can read the answer; then the connection ends."""
+        before, began = resident(wire.proxy.worker_pid), time.monotonic()
+        with wire.client() as client:
+            client.send(get(wire.path(), "Content-Length: 9" + "9" * 15, method="POST"))
+            assert 401 == client.response().status
+            sent = _flood(client)
+        assert (True, True) == (time.monotonic() - began > 28, sent > 50 * MIB)
+        assert resident(wire.proxy.worker_pid) - before < 8 * MIB
+
+
+def _flood(client: RawClient) -> int:
+    """Send until the connection ends; give how much."""
+    sent = 0
+    try:
+        while True:
+            sent += client.sock.send(bytes(MIB))
+            time.sleep(0.05)  # it would be forty gigabytes otherwise
+    except ConnectionError:
+        return sent
 
 
 class Narrow(RawClient):

@@ -411,14 +411,17 @@ class TestHeads:
             connection.send(ok())
             connection.request()
             connection.send(ok(b"", f"date: {theirs}"))
+            connection.request()
+            connection.send(ok(b"", f"date: {theirs}", "Connection: date"))
 
         wire.instance.play(script)
         with wire.client() as client:
-            ours, passed = client.ask(wire.get()), client.ask(wire.get())
+            ours, passed, named = [client.ask(wire.get()) for _ in range(3)]
         date = (ours.one("date") or b"").decode()
         assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", date)
         assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 60
         assert [theirs.encode()] == passed.all("date")
+        assert [theirs.encode()] != named.all("date") != []  # it was said to be for us alone
         assert [] == ours.all("via") + wire.instance.requests[0].all("via")
 
     def test_69_interim_responses_pass(self, wire: Wire) -> None:

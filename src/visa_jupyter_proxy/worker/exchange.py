@@ -324,7 +324,7 @@ class Exchange:
 
     def _respond(self, response: Response) -> None:
         lines = self._lines(response)
-        if b"date" not in response.special:
+        if b"date" not in response.special or b"date" in response.connection:
             lines.append(b"Date: %b\r\n" % self._downstream.date())
         lines.append(self._framing(response))
         if self.draining or self.request.websocket or not self._request_ended:
