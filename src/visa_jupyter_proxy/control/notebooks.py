@@ -31,6 +31,7 @@ from visa_jupyter_proxy.control.journal.backlog import LARGEST, Backlog
 from visa_jupyter_proxy.control.journal.records import (
     Kind,
     Opened,
+    Progressed,
     Record,
     ReportState,
     Settled,
@@ -53,7 +54,8 @@ _BATCH: Final = 200
 """Records in one transaction: less than half a second, during which another process has to wait."""
 
 _FIRST_RETRY_S: Final = 0.5
-_LARGEST_RETRY_S: Final = 15.0
+_LARGEST_RETRY_S: Final = 5.0
+"""A third of `OWNER_TIMEOUT_S`: when a store comes back, all must beat before one is taken for dead."""
 
 _STOPPED: Final = "proxy stopped"
 _WORKER_LOST: Final = "worker lost"
@@ -336,7 +338,7 @@ class Notebooks:
             _log.error(
                 "the journal cannot be written; records wait in memory",
                 cause=str(error),
-                journal=str(self._journal.path),
+                journal=self._journal.name,
             )
         self._fault = str(error)
         for record in list(self._backlog):
@@ -370,7 +372,7 @@ class Notebooks:
 
     def _release(self, record: Record) -> None:
         """Decide without the journal whether a record makes a report due."""
-        if isinstance(record, Settled) or record.released:
+        if isinstance(record, Settled | Progressed) or record.released:
             return
         record.released = True
         is_due = record.first if isinstance(record, Opened) else record.last

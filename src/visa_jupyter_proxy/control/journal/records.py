@@ -58,20 +58,46 @@ class Opened:
 
 
 @dataclass(slots=True)
+class Progressed:
+    """How far a connection has come; the newest such record replaces what an older one has said.
+
+    `left_at` is for a connection that is over, but whose session may come back before it counts as
+    closed: it goes on to carry its session until it is `Ended`. If nobody is left to say so, it is
+    taken to have ended then.
+    """
+
+    connection: str
+    bytes_up: int
+    bytes_down: int
+    messages_up: int
+    messages_down: int
+    first_interaction_at: float | None
+    last_interaction_at: float | None
+    left_at: float | None = None
+    reason: str | None = None
+
+
+@dataclass(slots=True)
 class Ended:
-    """A connection of a session is over."""
+    """A connection carries its session no longer; `at` is when it was over.
+
+    What is None is not known any more: then that of the last `Progressed` stays.
+    """
 
     connection: str
     key: NotebookKey
     at: float
     reason: str
     bytes_up: int | None
-    """None when it is not known any more."""
     bytes_down: int | None
     report: str | None
     last: bool
     """Whether the session has no other connection in this process."""
     released: bool = False
+    messages_up: int | None = None
+    messages_down: int | None = None
+    first_interaction_at: float | None = None
+    last_interaction_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -84,7 +110,7 @@ class Settled:
     at: float
 
 
-type Record = Opened | Ended | Settled
+type Record = Opened | Progressed | Ended | Settled
 
 
 @dataclass(frozen=True, slots=True)

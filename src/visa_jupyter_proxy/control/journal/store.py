@@ -69,6 +69,8 @@ class Journal:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Nothing is opened yet; `directory` is made when it is not there."""
         self.path = Path(directory) / FILE
+        self.name = str(self.path)
+        """Where the journal is, for the log."""
         self._engine: AsyncEngine | None = None
         self._identity: tuple[int, int] | None = None
 

@@ -11,6 +11,7 @@ from visa_jupyter_proxy.control.journal.records import (
     Ended,
     Kind,
     Opened,
+    Progressed,
     Record,
     ReportState,
     Settled,
@@ -92,6 +93,8 @@ class Batch:
                 return await self._opened(record)
             case Ended():
                 return await self._ended(record)
+            case Progressed():
+                return None
             case Settled(report, state, attempts, at):
                 values = {"report": report, "final": state, "tries": attempts, "at": at}
                 await self._connection.execute(_settle, values)
