@@ -4,7 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -69,13 +69,13 @@ async def nodes(directory: Path, api: VisaApi, count: int = 1, **options: int) -
         yield made
 
 
-def scenario(test: Callable[[Path, VisaApiServer, VisaApi], object]) -> Callable[[Path], None]:
+def scenario(test: Callable[[Path, VisaApiServer, VisaApi], Awaitable[None]]) -> Callable[[Path], None]:
     """Run an asynchronous test against a VISA API."""
 
     def run(tmp_path: Path) -> None:
         async def main() -> None:
             async with visa() as (server, api):
-                await test(tmp_path, server, api)  # type: ignore[misc]
+                await test(tmp_path, server, api)
 
         asyncio.run(main())
 

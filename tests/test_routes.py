@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,8 +25,9 @@ def router() -> Router:
     return Router(load(_SHIPPED))
 
 
-def _route(**fields: object) -> Route:
-    return Route(**({"match": r"^/x/(\d+)", "type": "service", "name": "X", "remote_port": 8000} | fields))  # type: ignore[arg-type]
+def _route(**fields: Any) -> Route:
+    plain: dict[str, Any] = {"match": r"^/x/(\d+)", "type": "service", "name": "X", "remote_port": 8000}
+    return Route(**(plain | fields))
 
 
 def _found(routes: list[Route], target: bytes, *, websocket: bool = False) -> Match:

@@ -203,7 +203,7 @@ class TestBytes:
         size = 3 * MIB + 17
 
         async def test(ends: Ends) -> None:
-            dice = random.Random(seed)  # noqa: S311
+            dice = random.Random(seed)  # noqa: S311 -- what can be repeated is wanted
             data = content(size)
             lazy = dice.choice(["giver", "taker", "both", "none"])
 

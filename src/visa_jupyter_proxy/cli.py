@@ -57,8 +57,7 @@ def serve() -> None:
     )
     for warning in warnings:
         logs.get().warning(warning)
-    # Imported here, so that --version and --help need not load a database.
-    from visa_jupyter_proxy.control.control import CannotStart, run  # noqa: PLC0415
+    from visa_jupyter_proxy.control.control import CannotStart, run  # noqa: PLC0415 -- --help needs no database
 
     try:
         run(chosen, services)

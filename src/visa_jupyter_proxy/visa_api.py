@@ -63,7 +63,7 @@ class _Data(msgspec.Struct):
     id: int
     state: str | None = None
     ipAddress: str | None = None  # noqa: N815 -- the API's own names
-    computeId: str | None = None  # noqa: N815
+    computeId: str | None = None  # noqa: N815 -- likewise
     uid: str | None = None
     members: list[_Member] | None = None
 

@@ -22,9 +22,9 @@ def main() -> int:
         port = int(sock.getsockname()[1])
     directory = Path(tempfile.mkdtemp(prefix="fuzz-"))
     outcome = fuzz(directory, port, seed=arguments.seed, seconds=arguments.seconds)
-    print(outcome)  # noqa: T201
+    print(outcome)  # noqa: T201 -- likewise
     if outcome.problems:
-        print(f"see {directory}")  # noqa: T201
+        print(f"see {directory}")  # noqa: T201 -- likewise
         return 1
     shutil.rmtree(directory)
     return 0

@@ -57,7 +57,7 @@ def _replace_byte(random: Random, data: bytearray, stock: Stock) -> None:  # noq
     data[_range(random, data)] = bytes([random.randrange(256)])
 
 
-def _flip_bit(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _flip_bit(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     if data:
         data[random.randrange(len(data))] ^= 1 << random.randrange(8)
 
@@ -74,18 +74,18 @@ def _put_line(random: Random, data: bytearray, stock: Stock) -> None:
     data[place:place] = random.choice([*lines, *stock.words])
 
 
-def _take_out(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _take_out(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     del data[_range(random, data)]
 
 
-def _take_line_out(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _take_line_out(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     lines = bytes(data).splitlines(keepends=True)
     if lines:
         del lines[random.randrange(len(lines))]
         data[:] = b"".join(lines)
 
 
-def _swap_lines(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _swap_lines(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     lines = bytes(data).splitlines(keepends=True)
     if len(lines) > 1:
         one, other = random.sample(range(len(lines)), 2)
@@ -93,14 +93,14 @@ def _swap_lines(random: Random, data: bytearray, stock: Stock) -> None:  # noqa:
         data[:] = b"".join(lines)
 
 
-def _repeat(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _repeat(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     part = _range(random, data)
     times = random.choice((1, 1, 2, 10, 100, 10_000))
     data[part] = bytes(data[part]) * (times + 1)
     del data[_LARGEST:]
 
 
-def _change_number(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _change_number(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     numbers = list(_NUMBER.finditer(data))
     if numbers:
         number = random.choice(numbers)
@@ -109,12 +109,12 @@ def _change_number(random: Random, data: bytearray, stock: Stock) -> None:  # no
         data[slice(*number.span())] = str(changed).encode()
 
 
-def _change_case(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _change_case(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     part = _range(random, data)
     data[part] = bytes(data[part]).swapcase()
 
 
-def _cut_off(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001
+def _cut_off(random: Random, data: bytearray, stock: Stock) -> None:  # noqa: ARG001 -- likewise
     del data[_place(random, data) :]
 
 

@@ -107,7 +107,7 @@ class TestSpread:
                 for client in [stack.enter_context(RawClient(proxy.port)) for _ in range(together)]:
                     assert client.ask(get("/nope")).status == 404
             taken = sorted(len(ports) for ports in by_worker(proxy).values())
-        print(f"{count} connections, {together} at a time, on {workers} workers: {taken}")  # noqa: T201
+        print(f"{count} connections, {together} at a time, on {workers} workers: {taken}")  # noqa: T201 -- for `pytest -rP`
         assert (workers, True) == (len(taken), taken[0] >= count / workers / 2), taken
 
     def test_the_others_take_what_a_stopped_worker_leaves(self, place: Place) -> None:

@@ -36,9 +36,11 @@ class Told:
     def body_received(self, payload: bytes) -> None:
         """Keep a piece of a body."""
         assert payload
-        if self.calls[-1][0] == "body":
-            payload = b"".join([self.calls.pop()[1], payload])  # type: ignore[list-item]
-        self.calls.append(("body", payload))
+        match self.calls[-1]:
+            case ("body", bytes() as before):
+                self.calls[-1] = ("body", before + payload)
+            case _:
+                self.calls.append(("body", payload))
 
     response_body_received = body_received
 

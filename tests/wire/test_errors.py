@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ class Failure:
 
 def _owned(**fields: object) -> Callable[[Wire], None]:
     def prepare(wire: Wire) -> None:
-        name = {"name": f"<b>{MARK}</b>"}
-        wire.api.instance(wire.number, owner=f"user-{wire.number}", **{**name, **fields})  # type: ignore[arg-type]
+        shown: dict[str, Any] = {"name": f"<b>{MARK}</b>", **fields}
+        wire.api.instance(wire.number, owner=f"user-{wire.number}", **shown)
 
     return prepare
 

@@ -646,7 +646,7 @@ def _send_until_it_blocks(client: RawClient, content: bytes) -> int:
     """Send until nothing goes out for half a second; give how much has."""
     sent = 0
     client.sock.settimeout(0.5)
-    with suppress(TimeoutError):
+    with suppress(TimeoutError):  # which is what is waited for
         while sent < len(content):
             sent += client.sock.send(content[sent : sent + 2**16])
     client.sock.settimeout(20)

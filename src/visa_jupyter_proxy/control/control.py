@@ -160,7 +160,7 @@ class Control:
                 logs.get().warning("unexpected message", message=type(message).__name__)
 
     def _lost(self, worker: WorkerProcess) -> None:
-        assert self._notebooks is not None  # noqa: S101
+        assert self._notebooks is not None  # noqa: S101 -- likewise
         self._notebooks.worker_lost(worker.number, time.time())
 
     # --- the end ---------------------------------------------------------------------------

@@ -280,7 +280,7 @@ class Notebooks:
             await self._write_all(batch)
         except RecordRefused as error:
             await self._write_singly(batch, error)
-        except BaseException:
+        except BaseException:  # cancelled, or the journal is away: nothing is lost
             self._gone(self._backlog.put_back(batch))
             raise
 
@@ -300,7 +300,7 @@ class Notebooks:
                 await self._write_all([record])
             except RecordRefused as single:
                 await self._write_singly([record], single)
-            except BaseException:
+            except BaseException:  # likewise
                 self._gone(self._backlog.put_back(batch[position:]))
                 raise
 

@@ -148,11 +148,11 @@ class _Demo:
         if self._as_json:
             print(json.dumps(self._summary()), flush=True)  # noqa: T201 -- the command's output
             return
-        print("\nReady. Open in a browser on this machine:\n")  # noqa: T201
+        print("\nReady. Open in a browser on this machine:\n")  # noqa: T201 -- likewise
         for instance in self._visa.instances.values():
             about = f"instance {instance.id} as {instance.owner.name} ({instance.state})"
-            print(f"  {about:<44}{_sign_in(self._at, instance)}")  # noqa: T201
-        print(f"  {'what VISA has recorded':<44}{self._at.visa}/\n", flush=True)  # noqa: T201
+            print(f"  {about:<44}{_sign_in(self._at, instance)}")  # noqa: T201 -- likewise
+        print(f"  {'what VISA has recorded':<44}{self._at.visa}/\n", flush=True)  # noqa: T201 -- likewise
         _say(f"Logs are in {self._logs}. Ctrl-C stops everything.")
 
     def _summary(self) -> dict[str, object]:
@@ -237,5 +237,4 @@ def _port(who: str, wanted: int, hosts: Sequence[str]) -> int:
 
 
 def _say(text: str) -> None:
-    # To stderr: the links on stdout are for programs too.
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 -- the links on stdout are for programs too

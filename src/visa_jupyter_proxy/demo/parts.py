@@ -76,11 +76,11 @@ class Part:
         """Ask the program to end; whatever is left of its process group after `STOP_S` is killed."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # it has ended by itself
             self._process.send_signal(signal.SIGTERM)
-        with suppress(TimeoutError):
+        with suppress(TimeoutError):  # it is killed then
             await asyncio.wait_for(self._process.wait(), STOP_S)
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # nothing is left of its group
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
 
@@ -108,7 +108,7 @@ async def _answered(url: str) -> None:
     timeout = aiohttp.ClientTimeout(total=_ATTEMPT_S)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
         while True:
-            with suppress(aiohttp.ClientError, TimeoutError):
+            with suppress(aiohttp.ClientError, TimeoutError):  # not yet
                 async with session.get(url, allow_redirects=False):
                     return
             await asyncio.sleep(_LOOK_AGAIN_S)
@@ -135,9 +135,9 @@ class Orphans:
         """Kill them, and those that they leave behind in turn. All parts must have been stopped before."""
         while orphans := _children() - self._before:
             for pid in orphans:
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):  # it has ended meanwhile
                     os.kill(pid, signal.SIGKILL)
-                with suppress(ChildProcessError):
+                with suppress(ChildProcessError):  # somebody has waited for it already
                     os.waitpid(pid, 0)
 
 
@@ -153,7 +153,7 @@ def free_port(wanted: int, hosts: Sequence[str]) -> int:
     Raises OSError when there is none.
     """
     for candidate in (wanted, *[0] * 100):
-        with suppress(OSError):
+        with suppress(OSError):  # taken: the next one
             return _bound(candidate, hosts)
     raise OSError(f"no port is free on all of {', '.join(hosts)}")
 

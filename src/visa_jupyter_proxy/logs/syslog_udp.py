@@ -99,7 +99,7 @@ class SyslogHost:
         except ConnectionRefusedError as error:
             # That was the answer to an earlier datagram; this one has not been sent.
             self._failed(error)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # told already, and syslog over UDP promises nothing
                 sock.send(datagram)
         except OSError as error:
             self._failed(error)

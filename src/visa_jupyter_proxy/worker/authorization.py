@@ -173,13 +173,13 @@ class _Turns:
                 await semaphore.acquire()
                 try:
                     await self._all.acquire()
-                except BaseException:
+                except BaseException:  # cancelled or too late: it has to be given back in any case
                     semaphore.release()
                     raise
         except TimeoutError:
             self._leave(client)
             raise VisaBusy("no turn in time") from None
-        except BaseException:
+        except BaseException:  # cancelled: likewise
             self._leave(client)
             raise
         finally:
@@ -227,8 +227,9 @@ def _claims(token: str) -> tuple[str, float | None]:
     parts = token.split(".")
     claims = _Claims()
     if len(parts) == 3:
-        # Anything may stand there, nested as deep as it likes.
-        with suppress(ValueError, msgspec.DecodeError, RecursionError):
+        with suppress(
+            ValueError, msgspec.DecodeError, RecursionError
+        ):  # anything may stand there, however deep
             claims = _decoder.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     digest = hashlib.sha256(token.encode("ascii")).hexdigest()[:16]
     return claims.sub or f"token:{digest}", claims.exp

@@ -341,7 +341,7 @@ class Exchange:
     def _lines(self, response: Response) -> Lines:
         match, grant = self.match, self.grant
         assert match is not None  # noqa: S101 -- what is forwarded has both
-        assert grant is not None  # noqa: S101
+        assert grant is not None  # noqa: S101 -- likewise
         lines = response_lines(response, self.request, match, grant, self.client)
         lines.append(b"X-Request-Id: %b\r\n" % self.id)
         return lines

@@ -30,8 +30,7 @@ class Hangups:
         descriptor: int = sock.fileno() if sock is not None else NOT_WATCHED
         if descriptor != NOT_WATCHED:
             # Edge-triggered, so that what is pending is told once; errors are reported unasked.
-            with suppress(FileExistsError):
-                self._epoll.register(descriptor, select.EPOLLET)
+            self._epoll.register(descriptor, select.EPOLLET)
             self._watched[descriptor] = hung_up
         return descriptor
 

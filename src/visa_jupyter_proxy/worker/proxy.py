@@ -166,7 +166,7 @@ class Proxy:
         """Keep what the end of a tunnel needs, and tell control of a notebook's connection."""
         match, grant = exchange.match, exchange.grant
         assert match is not None  # noqa: S101 -- an exchange that became a tunnel has both
-        assert grant is not None  # noqa: S101
+        assert grant is not None  # noqa: S101 -- likewise
         notebook = notebook_key(match)
         if notebook is None:
             return origin(exchange, match, grant, peer, notebook=None)
