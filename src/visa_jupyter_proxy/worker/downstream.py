@@ -263,6 +263,7 @@ class Downstream(asyncio.Protocol):
             return
         keep_alive(upstream, self._proxy.settings.tcp_keepalive_s)
         tunnel = Tunnel(downstream, upstream, self._proxy, self._proxy.tunnel_opened(exchange, self._peer))
+        tunnel.down.full = self._full
         tunnel.start(self._reader.leftover, early)
         if self._full:
             tunnel.down.pause_writing()  # of which the loop has told us, and tells nobody again

@@ -169,25 +169,28 @@ class FollowedSide(Side):
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
         self._to.write(data)
-        # Early bytes may come while others are being counted: never out of turn.
-        self._count(self._uncounted + data if self._uncounted else data)
+        rest = self.frames.feed(data)
+        if rest:
+            self._fall_behind(rest)
 
     @override
     def read_on(self) -> None:
         if not self._uncounted:
             self.transport.resume_reading()
 
-    def _count(self, data: bytes) -> None:
-        rest = self._uncounted = self.frames.feed(data)
-        if rest:
-            self.hold()
-            self._tunnel.soon(self._count_on)
+    def _fall_behind(self, rest: bytes) -> None:
+        self._uncounted = rest
+        self.hold()
+        self._tunnel.soon(self._count_on)
 
     def _count_on(self) -> None:
-        if not self.lost:
-            self._count(self._uncounted)
-            if not (self._uncounted or self.peer.full):
-                self.transport.resume_reading()
+        if self.lost:
+            return
+        rest, self._uncounted = self.frames.feed(self._uncounted), b""
+        if rest:
+            self._fall_behind(rest)
+        elif not self.peer.full:
+            self.transport.resume_reading()
 
 
 class Person(FollowedSide):
@@ -196,11 +199,16 @@ class Person(FollowedSide):
     __slots__ = ()
 
     @override
-    def _count(self, data: bytes) -> None:
-        before = self.frames.messages
-        super()._count(data)
-        if self.frames.messages != before:
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self._to.write(data)
+        frames = self.frames
+        before = frames.messages
+        rest = frames.feed(data)
+        if frames.messages != before:
             self._tunnel.note_interaction()
+        if rest:
+            self._fall_behind(rest)
 
 
 class Tunnel:
@@ -248,7 +256,8 @@ class Tunnel:
         owner.connections.add(self)
         for side in (self.down, self.up):
             side.transport.set_protocol(side)
-            side.transport.resume_reading()
+            if not side.peer.full:
+                side.transport.resume_reading()
         # Last: they may be more than the other side takes, which pauses this one.
         for side, early in ((self.down, from_client), (self.up, from_instance)):
             if early:
