@@ -17,7 +17,7 @@ NUMBER = 5
 TOKEN = "token-of-anna"
 
 
-def _serve_tls(instance: Instance, authority: trustme.CA, name: str) -> None:
+def _serve_tls(instance: Instance, authority: trustme.CA, name: str, body: bytes = b"through TLS") -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
 
@@ -27,7 +27,7 @@ def _serve_tls(instance: Instance, authority: trustme.CA, name: str) -> None:
         except (ssl.SSLError, ConnectionError):
             return  # the proxy did not like the certificate
         while (request := connection.request()).one("upgrade") is None:
-            connection.send(ok(b"through TLS"))
+            connection.send(ok(body))
         connection.send(switching(request))
         while connection.more():
             connection.send(connection.buffer)
@@ -94,6 +94,19 @@ def test_a_verified_service(start: Starter) -> None:
         assert client.ask(upgrade(f"/jupyter/{NUMBER}/ws", token=TOKEN)).status == 101
         client.send(b"hello")
         assert b"hello" == client.exactly(5)
+
+
+def test_large_bodies(start: Starter) -> None:
+    """They pass through the process, both ways: the kernel cannot move what it does not understand."""
+    body = bytes(range(251)) * 20_000
+    _serve_tls(start.instance, start.authority(), start.instance.host, body)
+    proxy = start.proxy(remoteCa="ca.pem")
+    with RawClient(proxy.port) as client:
+        for _ in range(2):
+            fields = f"Content-Length: {len(body)}"
+            client.send(get(f"/jupyter/{NUMBER}/x", fields, token=TOKEN, method="PUT") + body)
+            assert body == client.response().body
+    assert [body] * 2 == [request.body for request in start.instance.requests]
 
 
 @pytest.mark.parametrize("what", ["another authority", "another address", "the system's authorities"])
