@@ -57,7 +57,7 @@ def serve() -> None:
     )
     for warning in warnings:
         logs.get().warning(warning)
-    from visa_jupyter_proxy.control.control import CannotStart, run  # noqa: PLC0415 -- --help needs no database
+    from visa_jupyter_proxy.control.control import CannotStart, run  # noqa: PLC0415 -- only this command needs a database
 
     try:
         run(chosen, services)

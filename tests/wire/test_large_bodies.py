@@ -97,7 +97,7 @@ class TestBytes:
         """On one connection each way, large and small, in any pieces, with slow readers and writers."""
 
         def script(connection: Connection) -> None:
-            dice = random.Random(seed)  # noqa: S311
+            dice = random.Random(seed)  # noqa: S311 -- no secret
             while True:
                 request = connection.request_head()
                 if request.method == b"PUT":
@@ -109,7 +109,7 @@ class TestBytes:
                     connection.send(ok(b"small"))
 
         wire.instance.play(script)
-        dice = random.Random(seed + 100)  # noqa: S311
+        dice = random.Random(seed + 100)  # noqa: S311 -- no secret
         with wire.client() as client:
             for _ in range(3):
                 client.send(wire.get("/large"))

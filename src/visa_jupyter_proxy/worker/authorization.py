@@ -227,9 +227,8 @@ def _claims(token: str) -> tuple[str, float | None]:
     parts = token.split(".")
     claims = _Claims()
     if len(parts) == 3:
-        with suppress(
-            ValueError, msgspec.DecodeError, RecursionError
-        ):  # anything may stand there, however deep
+        # Anything may stand there, nested as deep as it likes.
+        with suppress(ValueError, msgspec.DecodeError, RecursionError):
             claims = _decoder.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     digest = hashlib.sha256(token.encode("ascii")).hexdigest()[:16]
     return claims.sub or f"token:{digest}", claims.exp

@@ -193,7 +193,7 @@ class ChunkedBody(Body):
             return None
         raise self._invalid("chunk data longer than its size")
 
-    def _trailer(self, position: int, payload: list[bytes]) -> int | None:  # noqa: ARG002
+    def _trailer(self, position: int, payload: list[bytes]) -> int | None:  # noqa: ARG002 -- likewise
         end = self._line_end(position)
         if end is None:
             return None
