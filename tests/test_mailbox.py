@@ -54,6 +54,16 @@ _ALL: list[Message] = [
     Pong(number=7),
     TunnelOpened(tunnel=1, notebook=NotebookKey(12, "k", "s" * 200), user="anna", token="TOKEN", at=1.5),
     TunnelEnded(tunnel=1, reason="closed", at=2.5, bytes_up=2**40, bytes_down=0),
+    TunnelEnded(
+        tunnel=2,
+        reason="client_gone",
+        at=2.5,
+        bytes_up=1,
+        bytes_down=0,
+        messages_up=2**33,
+        messages_down=3,
+        interacted_at=1.5,
+    ),
 ]
 _PATIENCE_S = 20
 

@@ -1,17 +1,30 @@
 """The access log: one line for each exchange, and no secret in it (case 207)."""
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from support.conversation import Conversation, conversation
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.errors import BadRequest, Internal, NoToken, ProxyError, VisaTimeout
+from visa_jupyter_proxy.errors import (
+    BadRequest,
+    ClientGone,
+    InstanceUnreachable,
+    Internal,
+    NoToken,
+    ProxyError,
+    VisaTimeout,
+)
 from visa_jupyter_proxy.logs import logger
-from visa_jupyter_proxy.worker.records import log_exchange, log_refusal
+from visa_jupyter_proxy.mailbox import TunnelEnded
+from visa_jupyter_proxy.worker.records import log_exchange, log_refusal, log_tunnel, origin, tunnel_ended
+from visa_jupyter_proxy.worker.tunnel import FollowedSide, Owner, Tunnel
 
 
 @pytest.fixture
@@ -166,3 +179,106 @@ def test_207_what_was_no_request(log: io.StringIO) -> None:
         line["detail"],
         line["level"],
     )
+
+
+def _tunnel(*, notebook: int | None = None) -> Tunnel:
+    """Make the tunnel of a WebSocket that was asked for at 1000.0, as its end sees it."""
+    with conversation() as talk:
+        talk.client(
+            "GET /jupyter/7/api/kernels/k/channels?session_id=SECRET HTTP/1.1",
+            "Host: visa",
+            "Authorization: Bearer SECRET",
+            "Cookie: access_token=SECRET",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "",
+            "",
+        )
+        talk.connected()
+        _forget(talk)
+        exchange = talk.exchange
+        assert exchange.match is not None
+        assert exchange.grant is not None
+        came_from = origin(exchange, exchange.match, exchange.grant, "192.0.2.1", notebook=notebook)
+        talk.client_leaves()
+    owner = SimpleNamespace(now=lambda: 0.0, tunnel_idle_s=0.0)
+    tunnel = Tunnel(
+        cast("asyncio.Transport", None), cast("asyncio.Transport", None), cast("Owner", owner), came_from
+    )
+    tunnel.down.received, tunnel.up.received = 11, 5
+    return tunnel
+
+
+class TestTunnels:
+    """What became of a WebSocket."""
+
+    def test_207_a_clean_end(self, log: io.StringIO) -> None:
+        """One line, when it is over, as for a request."""
+        tunnel = _tunnel()
+        log_tunnel("all", tunnel, tunnel.origin.began + 1.5)
+        (line,) = _lines(log)
+        line.pop("timestamp")
+        assert {
+            "level": "info",
+            "event": "tunnel",
+            "client": "192.0.2.7",
+            "request_id": "request-1",
+            "method": "GET",
+            "path": "/jupyter/7/api/kernels/k/channels",
+            "route": "Jupyter",
+            "instance": 7,
+            "user": "anna",
+            "status": 101,
+            "reason": None,
+            "detail": None,
+            "duration": 1.5,
+            "bytes_up": 11,
+            "bytes_down": 5,
+        } == line
+
+    @pytest.mark.parametrize(
+        ("access_log", "error", "level"),
+        [
+            ("all", InstanceUnreachable("reset"), "warning"),
+            ("all", ClientGone("reset"), "info"),
+            ("errors", InstanceUnreachable("reset"), "warning"),
+            ("errors", ClientGone("reset"), None),
+            ("errors", None, None),
+            ("off", InstanceUnreachable("reset"), None),
+        ],
+    )
+    def test_whose_fault_it_was(
+        self, log: io.StringIO, access_log: str, error: ProxyError | None, level: str | None
+    ) -> None:
+        """Clients that leave are everyday life."""
+        tunnel = _tunnel()
+        tunnel.error = error
+        log_tunnel(access_log, tunnel, 0.0)
+        assert ([] if level is None else [level]) == [line["level"] for line in _lines(log)]
+
+    def test_nothing_secret_is_kept(self) -> None:
+        """Neither token, nor cookie, nor query: it lives for hours."""
+        assert "SECRET" not in repr(_tunnel().origin)
+
+    def test_what_control_is_told_of_a_kernel_channel(self) -> None:
+        """When the user last did something, in the time of clocks."""
+        tunnel = _tunnel(notebook=3)
+        assert TunnelEnded(
+            tunnel=3, reason="closed", at=5000.0, bytes_up=11, bytes_down=5, interacted_at=None
+        ) == tunnel_ended(tunnel, 3, 70.0, 5000.0)
+        tunnel.interacted_at, tunnel.error = 60.0, ClientGone("reset")
+        tunnel.up.frames.feed(b"\x82\x00" * 2)
+        assert isinstance(tunnel.down, FollowedSide)
+        tunnel.down.frames.feed(b"\x82\x80abcd")
+        assert TunnelEnded(
+            tunnel=3,
+            reason="client_gone",
+            at=5000.0,
+            bytes_up=11,
+            bytes_down=5,
+            messages_up=1,
+            messages_down=2,
+            interacted_at=4990.0,
+        ) == tunnel_ended(tunnel, 3, 70.0, 5000.0)

@@ -115,7 +115,9 @@ def _frame(first: int, size: int, *, masked: bool = False, length: int | None = 
 def _fed(*pieces: bytes, masked: bool = False) -> Frames:
     frames = Frames(masked=masked)
     for piece in pieces:
-        frames.feed(piece)
+        while rest := frames.feed(piece):
+            assert len(rest) < len(piece)
+            piece = rest  # noqa: PLW2901 -- what is left of it
     return frames
 
 
@@ -234,6 +236,28 @@ class TestFrames:
         assert not frames.at_boundary
         frames.feed(bytes(2**20) + _frame(0x89, 0))
         assert (False, True, False, 1) == _verdict(frames)
+
+    @pytest.mark.parametrize("frame", [_frame(0x89, 0), _frame(0x82, 0), _frame(0x00, 1), _frame(0x82, 126)])
+    def test_many_frames_at_once_are_followed_in_turns(self, frame: bytes) -> None:
+        """Whoever feeds them does something else in between; what is left comes back."""
+        begun = frame[0] == 0x82
+        frames = Frames(masked=False)
+        rest = frames.feed(frame * 2500 + b"\x82")
+        assert frame * 1500 + b"\x82" == rest
+        assert 1000 * begun == frames.messages
+        rest = frames.feed(rest)
+        assert frame * 500 + b"\x82" == rest
+        assert b"" == frames.feed(rest)
+        assert (False, False, False, 2500 * begun) == _verdict(frames)
+        assert b"" == frames.feed(b"\x00")
+        assert (False, True, False, 2500 * begun + 1) == _verdict(frames)
+
+    @pytest.mark.parametrize("count", [999, 1000, 1001])
+    @pytest.mark.parametrize("behind", [b"", b"\x82", b"\x82\x7e\x01", b"\x82\x03a"])
+    def test_at_the_edge_of_a_turn(self, count: int, behind: bytes) -> None:
+        """It ends at a boundary, whatever stands there."""
+        data = _frame(0x89, 0) * count + behind
+        assert _read_slowly(data, masked=False) == _verdict(_fed(data))
 
     def test_it_says_what_it_knows(self) -> None:
         """For whoever debugs."""

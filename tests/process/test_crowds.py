@@ -24,8 +24,8 @@ TUNNELS: Final = 2000
 ESTABLISHED: Final = "01"
 """In the kernel's table; connections of a moment ago wait there for their end, on the same port."""
 
-LARGEST_TUNNEL: Final = 32 * 1024
-"""Bytes of the worker's memory; nginx takes 35 KB, HAProxy 4 KB, an uvloop transport pair about 7 KB."""
+LARGEST_TUNNEL: Final = 10 * 1024
+"""Bytes of the worker's memory; nginx takes 35 KB, HAProxy 4 KB, we should take less than that."""
 
 
 @pytest.fixture

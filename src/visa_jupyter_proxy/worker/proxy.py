@@ -33,7 +33,7 @@ from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, r
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.pages import error_page
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
-from visa_jupyter_proxy.worker.records import log_exchange, log_refusal, log_tunnel, origin
+from visa_jupyter_proxy.worker.records import log_exchange, log_refusal, log_tunnel, origin, tunnel_ended
 from visa_jupyter_proxy.worker.sites import Sites
 from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
@@ -183,7 +183,7 @@ class Proxy:
         self.admission.leave(tunnel.origin.peer)
         log_tunnel(self.settings.access_log, tunnel, now)
         if tunnel.origin.notebook is not None:
-            self._tell(_ended(tunnel, tunnel.origin.notebook, now))
+            self._tell(tunnel_ended(tunnel, tunnel.origin.notebook, now, time.time()))
 
     def _new_request_id(self) -> bytes:
         return b"%b%08x" % (self._request_id_prefix, next(self._requests))
@@ -191,17 +191,3 @@ class Proxy:
     def tick(self) -> None:
         """Once a second: what changes with time."""
         self.date = formatdate(usegmt=True).encode()
-
-
-def _ended(tunnel: Tunnel, number: int, now: float) -> TunnelEnded:
-    at, interacted_at = time.time(), tunnel.interacted_at
-    return TunnelEnded(
-        tunnel=number,
-        reason="closed" if tunnel.error is None else tunnel.error.error,
-        at=at,
-        bytes_up=tunnel.down.received,
-        bytes_down=tunnel.up.received,
-        messages_up=tunnel.messages_up or 0,
-        messages_down=tunnel.messages_down,
-        interacted_at=None if interacted_at is None else at - (now - interacted_at),
-    )

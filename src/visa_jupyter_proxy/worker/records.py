@@ -1,10 +1,11 @@
-"""What is logged of requests: one line for each, as `ACCESS_LOG` says. No query, no token, ever."""
+"""What is kept of requests and tunnels, to be logged and told to control. No query, no token, ever."""
 
 from collections.abc import Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import ClientGone, Internal, ProxyError
+from visa_jupyter_proxy.mailbox import TunnelEnded
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.grant import Grant
@@ -81,6 +82,20 @@ def log_tunnel(access_log: str, tunnel: Tunnel, now: float) -> None:
         duration=round(now - came_from.began, 4),
         bytes_up=tunnel.down.received,
         bytes_down=tunnel.up.received,
+    )
+
+
+def tunnel_ended(tunnel: Tunnel, number: int, now: float, at: float) -> TunnelEnded:
+    """Make what control is told of the end of a kernel channel; `now` and `at` are the same moment."""
+    return TunnelEnded(
+        tunnel=number,
+        reason="closed" if tunnel.error is None else tunnel.error.error,
+        at=at,
+        bytes_up=tunnel.down.received,
+        bytes_down=tunnel.up.received,
+        messages_up=tunnel.messages_up or 0,
+        messages_down=tunnel.messages_down,
+        interacted_at=None if tunnel.interacted_at is None else at - (now - tunnel.interacted_at),
     )
 
 

@@ -46,11 +46,14 @@ class Owner(Protocol):
     connections: set[Timed]
     """Every open connection, for the worker's tick."""
     hangups: Hangups
-    now: Callable[[], float]
-    soon: Callable[[Callable[[], None]], object]
-    """Call back in the next turn of the loop."""
     tunnel_idle_s: float
     """How long a tunnel may be without a byte either way; 0 is for ever."""
+
+    def now(self) -> float:
+        """Return the loop's clock."""
+
+    def soon(self, callback: Callable[[], None]) -> object:
+        """Call back in the next turn of the loop, when others have had theirs."""
 
     def tunnel_ended(self, tunnel: "Tunnel") -> None:
         """Take note, once: both sides are gone."""

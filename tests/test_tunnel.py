@@ -1,0 +1,306 @@
+"""Two connections tied together: what passes, and what is known of it (real sockets, both ends here)."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import pytest
+import uvloop
+
+from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets import Timed
+from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
+
+_PATIENCE_S: Final = 20.0
+
+TEXT: Final = b"\x81\x05hello"
+FRAGMENTS: Final = b"\x01\x03hel" + b"\x89\x00" + b"\x80\x02lo"
+PING: Final = b"\x89\x00"
+CLOSE: Final = b"\x88\x02\x03\xe8"
+MASKED_TEXT: Final = b"\x81\x85" + b"abcd" + bytes(5)
+MASKED_PING: Final = b"\x89\x80" + b"abcd"
+MASKED_PONG: Final = b"\x8a\x81" + b"abcd" + b"x"
+
+
+def origin(*, notebook: int | None = None) -> Origin:
+    """Make what a tunnel keeps of its exchange."""
+    return Origin(
+        peer="192.0.2.1",
+        client="192.0.2.7",
+        request_id=b"id-1",
+        path=b"/jupyter/7/ws",
+        route="Jupyter",
+        instance_id=7,
+        user="anna",
+        began=1.0,
+        notebook=notebook,
+    )
+
+
+class Worker:
+    """The worker that a tunnel is in, with a clock that stands."""
+
+    def __init__(self, *, idle_s: float = 0) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Timed] = set()
+        self.hangups = Hangups(self.loop)
+        self.time = 1.0
+        self.tunnel_idle_s = idle_s
+        self.turns = 0
+        """How often others have had theirs."""
+        self.ended: list[Tunnel] = []
+
+    def now(self) -> float:
+        """Give the time."""
+        return self.time
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next turn of the loop."""
+        self.turns += 1
+        self.loop.call_soon(callback)
+
+    def tunnel_ended(self, tunnel: Tunnel) -> None:
+        """Take note."""
+        self.ended.append(tunnel)
+
+
+class Ends:
+    """A tunnel, its worker and its two far ends."""
+
+    def __init__(self, worker: Worker, tunnel: Tunnel, browser: "End", instance: "End") -> None:
+        self.worker, self.tunnel, self.browser, self.instance = worker, tunnel, browser, instance
+
+    async def passes(self, giver: "End", data: bytes) -> None:
+        """Send, and wait until all of it has come out at the other end as it was."""
+        taker = self.instance if giver is self.browser else self.browser
+        giver.writer.write(data)
+        assert data == await asyncio.wait_for(taker.reader.readexactly(len(data)), _PATIENCE_S)
+
+
+class End:
+    """One far end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+
+def talk(
+    conversation: Callable[[Ends], Awaitable[None]],
+    *,
+    notebook: int | None = None,
+    idle_s: float = 0,
+    early: tuple[bytes, bytes] = (b"", b""),
+) -> None:
+    """Hold a conversation through a tunnel; afterwards both far ends are closed, and the tunnel is over."""
+
+    async def main() -> None:
+        worker = Worker(idle_s=idle_s)
+        (down, browser), (up, instance) = await _pair(), await _pair()
+        tunnel = Tunnel(down, up, worker, origin(notebook=notebook))
+        tunnel.start(*early)
+        assert {tunnel} == worker.connections
+        try:
+            await conversation(Ends(worker, tunnel, browser, instance))
+        finally:
+            for end in (browser, instance):
+                end.writer.close()
+            await _until(lambda: worker.ended)
+            assert ([tunnel], set()) == (worker.ended, worker.connections)
+            worker.hangups.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+async def _pair() -> tuple[asyncio.Transport, End]:
+    """Connect: the transport is the proxy's, the end somebody else's."""
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[End] = loop.create_future()
+
+    def far_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set_result(End(reader, writer))
+
+    async with await asyncio.start_server(far_end, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
+        end = await accepted
+    return transport, end
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(_PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 -- nobody tells when it holds
+            await asyncio.sleep(0.001)
+
+
+class TestKernelChannels:
+    """Followed both ways: what the user does is told from what only keeps the connection alive."""
+
+    def test_messages_each_way_are_counted(self) -> None:
+        """A message in fragments is one, and pings are none."""
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.browser, MASKED_TEXT + MASKED_PING + MASKED_TEXT)
+            await ends.passes(ends.instance, TEXT + FRAGMENTS + PING + TEXT)
+            tunnel = ends.tunnel
+            assert (2, 3) == (tunnel.messages_up, tunnel.messages_down)
+            assert (2 * len(MASKED_TEXT) + len(MASKED_PING), 27) == (tunnel.down.received, tunnel.up.received)
+
+        talk(conversation, notebook=1)
+
+    def test_a_data_message_from_the_browser_is_interaction(self) -> None:
+        """At the time when it came; pings, pongs and the kernel's output change nothing."""
+
+        async def conversation(ends: Ends) -> None:
+            tunnel = ends.tunnel
+            await ends.passes(ends.browser, MASKED_PING + MASKED_PONG)
+            await ends.passes(ends.instance, TEXT)
+            assert tunnel.interacted_at is None
+            ends.worker.time = 5.0
+            await ends.passes(ends.browser, MASKED_TEXT)
+            ends.worker.time = 9.0
+            await ends.passes(ends.browser, MASKED_PING)
+            await ends.passes(ends.instance, FRAGMENTS)
+            assert 5.0 == tunnel.interacted_at
+
+        talk(conversation, notebook=1)
+
+    def test_what_came_early_counts(self) -> None:
+        """The first message may come with the request, or right behind the 101."""
+
+        async def conversation(ends: Ends) -> None:
+            assert MASKED_TEXT == await ends.instance.reader.readexactly(len(MASKED_TEXT))
+            assert TEXT == await ends.browser.reader.readexactly(len(TEXT))
+            tunnel = ends.tunnel
+            assert (1, 1, 1.0) == (tunnel.messages_up, tunnel.messages_down, tunnel.interacted_at)
+
+        talk(conversation, notebook=1, early=(MASKED_TEXT, TEXT))
+
+    def test_what_is_no_websocket_passes_all_the_same(self) -> None:
+        """Nothing is counted from there on, and nothing changed."""
+
+        async def conversation(ends: Ends) -> None:
+            for giver in (ends.browser, ends.instance):
+                await ends.passes(giver, b"SSH-2.0-OpenSSH_9.2\r\n" + TEXT + MASKED_TEXT)
+                await ends.passes(giver, TEXT + MASKED_TEXT)
+            tunnel = ends.tunnel
+            assert (0, 0, None) == (tunnel.messages_up, tunnel.messages_down, tunnel.interacted_at)
+
+        talk(conversation, notebook=1)
+
+
+def test_of_other_tunnels_only_the_instance_is_followed() -> None:
+    """A terminal's browser may send what it likes."""
+
+    async def conversation(ends: Ends) -> None:
+        await ends.passes(ends.browser, MASKED_TEXT + b"SSH")
+        await ends.passes(ends.instance, TEXT)
+        tunnel = ends.tunnel
+        assert (None, 1, None) == (tunnel.messages_up, tunnel.messages_down, tunnel.interacted_at)
+
+    talk(conversation)
+
+
+class TestBoundaries:
+    """Where a frame of ours could stand between those of the instance."""
+
+    def test_between_frames(self) -> None:
+        """Before the first, and behind each complete one."""
+
+        async def conversation(ends: Ends) -> None:
+            seen = [ends.tunnel.may_take_a_frame]
+            for piece in (TEXT, PING + TEXT[:1], TEXT[1:4], TEXT[4:], FRAGMENTS[:5], FRAGMENTS[5:]):
+                await ends.passes(ends.instance, piece)
+                seen.append(ends.tunnel.may_take_a_frame)
+            assert [True, True, False, False, True, True, True] == seen
+
+        talk(conversation)
+
+    def test_the_browser_has_no_say_in_it(self) -> None:
+        """Its frames go the other way."""
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.browser, MASKED_TEXT[:3])
+            assert ends.tunnel.may_take_a_frame
+
+        talk(conversation, notebook=1)
+
+    @pytest.mark.parametrize("last", [CLOSE, b"no frame at all"])
+    def test_never_again(self, last: bytes) -> None:
+        """Behind a close frame nothing may follow (RFC 6455 5.5.1), and nobody knows what is no frame."""
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.instance, TEXT + last)
+            assert not ends.tunnel.may_take_a_frame
+
+        talk(conversation)
+
+
+class TestSmallestFrames:
+    """A quarter of a mebibyte may be a hundred thousand frames: others do not wait for their counting."""
+
+    @pytest.mark.parametrize("notebook", [None, 1])
+    def test_all_pass_and_all_are_counted(self, notebook: int | None) -> None:
+        """In turns; at a boundary it is when that is done."""
+        count = 200_000
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.instance, (PING + b"\x82\x00") * count)
+            await ends.passes(ends.instance, TEXT)
+            await _until(lambda: ends.tunnel.may_take_a_frame)
+            assert count + 1 == ends.tunnel.messages_down
+            assert ends.worker.turns >= count / 1000
+            await ends.passes(ends.browser, MASKED_TEXT)
+
+        talk(conversation, notebook=notebook)
+
+    def test_there_is_no_boundary_before_they_are_counted(self) -> None:
+        """The follower is behind what has passed."""
+
+        async def conversation(ends: Ends) -> None:
+            tunnel = ends.tunnel
+            tunnel.up.data_received(PING * 1500 + TEXT[:3])
+            assert not tunnel.may_take_a_frame
+            await _until(lambda: ends.worker.turns)
+            await ends.browser.reader.readexactly(3003)
+            await ends.passes(ends.instance, TEXT[3:])
+            assert (True, 1) == (tunnel.may_take_a_frame, tunnel.messages_down)
+
+        talk(conversation)
+
+    def test_a_side_that_is_lost_is_not_counted_on(self) -> None:
+        """There is nobody to read on from."""
+
+        async def conversation(ends: Ends) -> None:
+            ends.tunnel.up.data_received(PING * 1500)
+            ends.tunnel.up.transport.abort()
+            await _until(lambda: ends.tunnel.up.lost)
+
+        talk(conversation)
+
+
+def test_an_idle_tunnel_ends_at_its_deadline_and_a_busy_one_later() -> None:
+    """Any byte counts, either way."""
+
+    async def conversation(ends: Ends) -> None:
+        tunnel = ends.tunnel
+        assert 61.0 == tunnel.deadline
+        await ends.passes(ends.browser, MASKED_PING)
+        tunnel.expired(61.0)
+        assert 121.0 == tunnel.deadline
+        tunnel.expired(121.0)
+        assert b"" == await ends.browser.reader.read()
+        assert b"" == await ends.instance.reader.read()
+
+    talk(conversation, idle_s=60.0)
+
+
+def test_without_an_idle_limit_there_is_no_deadline() -> None:
+    """TCP's own probes find a peer that is gone."""
+
+    async def conversation(ends: Ends) -> None:
+        assert math.inf == ends.tunnel.deadline
+        await ends.passes(ends.browser, MASKED_PING)
+
+    talk(conversation)
