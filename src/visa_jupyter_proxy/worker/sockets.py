@@ -49,11 +49,15 @@ def keep_alive(transport: asyncio.Transport | socket.socket, idle_s: int) -> Non
     On a listening socket it holds for all that it accepts.
     """
     sock = transport if isinstance(transport, socket.socket) else transport.get_extra_info("socket")
-    if sock is not None and idle_s:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    if sock is None or not idle_s:
+        return
+    # uvloop's own makes a socket for every option, which takes as long again as to set it.
+    real = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
+    real.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    real.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
+    real.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY_S)
+    real.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    real.detach()  # the descriptor remains the connection's
 
 
 def arrivals(transport: asyncio.Transport) -> select.poll:
