@@ -17,6 +17,15 @@ from visa_jupyter_proxy.tally import Place
 _RESERVED_DESCRIPTORS: Final = 64
 """Standard streams, mailbox, listener, epoll, the API's connections, libraries."""
 
+_MOST_PIPES: Final = 32
+"""Of a worker. Linux lets an ordinary user have 128 pipes of 512 KiB (pipe-user-pages-soft), in all
+processes together, and makes further ones small: enough for four workers."""
+
+_DESCRIPTORS_FOR_A_PIPE: Final = 32
+"""One pipe for so many descriptors: most are for connections."""
+
+_DESCRIPTORS_OF_A_PIPE: Final = 2
+
 _DESCRIPTORS_OF_A_CLIENT: Final = 2
 """Its own connection, and the one to an instance."""
 
@@ -112,6 +121,15 @@ def idle_connections_that_descriptors_allow() -> int:
     return max(0, _descriptors() // _IDLE_SHARE)
 
 
+def pipes_that_descriptors_allow() -> int:
+    """Return how many pipes may move large bodies at a time; bodies beyond that pass without one."""
+    return min(_MOST_PIPES, _limit() // _DESCRIPTORS_FOR_A_PIPE)
+
+
 def _descriptors() -> int:
+    return _limit() - _RESERVED_DESCRIPTORS - pipes_that_descriptors_allow() * _DESCRIPTORS_OF_A_PIPE
+
+
+def _limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (2**20 if soft == resource.RLIM_INFINITY else soft) - _RESERVED_DESCRIPTORS
+    return 2**20 if soft == resource.RLIM_INFINITY else soft

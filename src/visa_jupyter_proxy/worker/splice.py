@@ -13,19 +13,12 @@ import asyncio
 import errno
 import fcntl
 import os
-import resource
 import select
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
+from visa_jupyter_proxy.worker.admission import pipes_that_descriptors_allow
 from visa_jupyter_proxy.worker.sockets import Transport
-
-_MOST: Final = 32
-"""At a time, in a worker. Linux lets an ordinary user have 128 pipes of our size (pipe-user-pages-soft),
-in all processes together, and makes further ones small: enough for four workers."""
-
-_DESCRIPTORS_FOR_A_PIPE: Final = 32
-"""One pipe for so many descriptors that the process may have: most are for connections."""
 
 _PIPE_SIZE: Final = 512 * 1024
 """What moves in one turn, so it bounds how long others wait; from 128 KiB to 1 MiB the cost is the same."""
@@ -327,19 +320,13 @@ class _Readiness:
                 splice.ready()
 
 
-def pipes_that_descriptors_allow() -> int:
-    """Return how many pipes this process can have at a time without missing their descriptors."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST if soft == resource.RLIM_INFINITY else min(_MOST, soft // _DESCRIPTORS_FOR_A_PIPE)
-
-
 def _open_pipe() -> _Pipe | None:
     """Open a pipe of the size that serves; None when there is none to be had."""
     try:
         pipe = _Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError:  # no more descriptors
         return None
-    with suppress(PermissionError):  # an ordinary user has as many pages as it may: see _MOST
+    with suppress(PermissionError):  # an ordinary user has as many pages as it may
         fcntl.fcntl(pipe.writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     if fcntl.fcntl(pipe.writer, fcntl.F_GETPIPE_SZ) < _SMALLEST_PIPE:
         pipe.close()
