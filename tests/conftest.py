@@ -1,9 +1,17 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and what its tests share."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from support.cases import Cases
+from support.postgres import PostgresMissing, PostgresServer
+from support.storage import Storage
+
+_numbers = itertools.count()
 
 # How long an example takes says something of the machine, nothing of what is tested.
 settings.register_profile("any-machine", deadline=None)
@@ -19,3 +27,26 @@ def pytest_configure(config: pytest.Config) -> None:
     """Collect cases when they are asked for."""
     if config.getoption("--cases"):
         config.pluginmanager.register(Cases(), "cases")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run one PostgreSQL for all tests that want it."""
+    try:
+        server = PostgresServer.start()
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
+    yield server
+    server.end()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """Give a place for a journal, empty: the test runs on each engine."""
+    if request.param == "sqlite":
+        yield Storage(tmp_path / "data")
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = f"journal{next(_numbers)}"
+    yield Storage(tmp_path / "data", server, server.create(name))
+    server.drop(name)

@@ -17,8 +17,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from support.sessions import TOKEN, key, rows
+from support.storage import Storage
 from visa_jupyter_proxy.control.journal import Journal, damage
 from visa_jupyter_proxy.control.journal.backlog import Backlog
+from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate
 from visa_jupyter_proxy.control.journal.records import (
     Due,
@@ -30,7 +32,7 @@ from visa_jupyter_proxy.control.journal.records import (
     is_reportable,
 )
 from visa_jupyter_proxy.control.journal.schema import metadata
-from visa_jupyter_proxy.control.journal.store import JournalUnavailable, OwnerGone, RecordRefused
+from visa_jupyter_proxy.control.journal.sqlite import FILE
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 
@@ -66,9 +68,9 @@ def an_ended(number: int, session: int | None = None) -> Ended:
 
 
 @asynccontextmanager
-async def journal_in(directory: Path, *owners: str) -> AsyncIterator[Journal]:
+async def journal_in(place: Storage | Path, *owners: str) -> AsyncIterator[Journal]:
     """Open a journal with these owners, and close it."""
-    journal = Journal(directory)
+    journal = (Storage(place) if isinstance(place, Path) else place).journal()
     try:
         for owner in owners:
             await journal.register(owner, "node", 1, 1000.0)
@@ -103,11 +105,11 @@ def bound_by_permissions() -> Iterator[None]:
 class TestWriting:
     """Records, and the reports that they make due."""
 
-    def test_a_connection_opens_a_session_and_its_end_closes_it(self, tmp_path: Path) -> None:
+    def test_a_connection_opens_a_session_and_its_end_closes_it(self, storage: Storage) -> None:
         """The first connection makes an open due, the end of the last one a close."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me") as journal:
+            async with journal_in(storage, "me") as journal:
                 due = await journal.write("me", [an_opened(1), an_ended(1)])
             assert [
                 Due("open1", "open", key(1), number=1),
@@ -115,18 +117,17 @@ class TestWriting:
             ] == due
 
         asyncio.run(main())
-        assert [("s1", 1000.0, 1001.0)] == rows(
-            tmp_path / "journal.sqlite3", "SELECT id, opened_at, closed_at FROM sessions"
-        )
-        assert [("c1", "s1", "me", 1, 1, 1000.0, 1001.0, "browser closed", 11, 22)] == rows(
-            tmp_path / "journal.sqlite3", "SELECT * FROM connections"
+        assert [("s1", 1000.0, 1001.0)] == storage.rows("SELECT id, opened_at, closed_at FROM sessions")
+        assert [("c1", "s1", "me", 1, 1, 1000.0, 1001.0, "browser closed", 11, 22)] == storage.rows(
+            "SELECT id, session, owner, worker, tunnel, opened_at, ended_at, reason, bytes_up, bytes_down"
+            " FROM connections"
         )
 
-    def test_a_second_connection_joins_the_session_whoever_owns_it(self, tmp_path: Path) -> None:
+    def test_a_second_connection_joins_the_session_whoever_owns_it(self, storage: Storage) -> None:
         """A session that another process carries is neither reported open again nor closed too early."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me", "you") as journal:
+            async with journal_in(storage, "me", "you") as journal:
                 assert [Due("open1", "open", key(1), number=1)] == await journal.write("me", [an_opened(1)])
                 assert [None] == await journal.write("you", [an_opened(2, session=1)])
                 assert [None] == await journal.write("me", [an_ended(1)])
@@ -137,12 +138,12 @@ class TestWriting:
         asyncio.run(main())
 
     def test_a_report_is_blocked_until_the_other_owner_has_settled_the_earlier_one(
-        self, tmp_path: Path
+        self, storage: Storage
     ) -> None:
         """Order for a key holds across processes."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me", "you") as journal:
+            async with journal_in(storage, "me", "you") as journal:
                 await journal.write("me", [an_opened(1), an_ended(1)])
                 (due,) = await journal.write("you", [an_opened(2, session=1)])
                 assert due is not None
@@ -154,8 +155,8 @@ class TestWriting:
 
         asyncio.run(main())
 
-    def test_writing_the_same_records_again_changes_nothing(self, tmp_path: Path) -> None:
-        """A commit whose answer was lost is repeated without harm."""
+    def test_writing_the_same_records_again_changes_nothing(self, storage: Storage) -> None:
+        """A commit whose answer was lost is repeated without harm, and tells of what is pending again."""
         records: list[Record] = [
             an_opened(1),
             an_ended(1),
@@ -164,37 +165,39 @@ class TestWriting:
         queries = ["SELECT * FROM sessions", "SELECT * FROM connections", "SELECT * FROM reports"]
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me") as journal:
+            async with journal_in(storage, "me") as journal:
                 await journal.write("me", records)
-                before = [rows(journal.path, query) for query in queries]
-                assert [None, None, None] == await journal.write("me", records)
-                assert before == [rows(journal.path, query) for query in queries]
+                before = [storage.rows(query) for query in queries]
+                assert [None, Due("close1", "close", key(1), number=2), None] == await journal.write(
+                    "me", records
+                )
+                assert before == [storage.rows(query) for query in queries]
 
         asyncio.run(main())
 
     def test_a_record_that_cannot_be_written_is_told_apart_from_a_store_that_cannot(
-        self, tmp_path: Path
+        self, storage: Storage
     ) -> None:
         """And nothing of its transaction is kept."""
         bad = an_opened(2)
         bad.key = NotebookKey(2**64, "kernel", "session")
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me") as journal:
+            async with journal_in(storage, "me") as journal:
                 with pytest.raises(RecordRefused):
                     await journal.write("me", [an_opened(1), bad])
-                assert [] == rows(journal.path, "SELECT * FROM sessions")
+                assert [] == storage.rows("SELECT * FROM sessions")
 
         asyncio.run(main())
 
-    def test_no_token_reaches_the_files(self, tmp_path: Path) -> None:
+    def test_no_token_reaches_the_store(self, storage: Storage) -> None:
         """Tokens stay in memory."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me") as journal:
+            async with journal_in(storage, "me") as journal:
                 await journal.write("me", [an_opened(1), an_ended(1)])
-                for file in tmp_path.iterdir():  # noqa: ASYNC240 -- nothing else runs
-                    assert TOKEN.encode() not in file.read_bytes()
+                for table in ("owners", "sessions", "connections", "reports"):
+                    assert TOKEN not in repr(storage.rows(f"SELECT * FROM {table}"))  # noqa: S608 -- a name of ours
 
         asyncio.run(main())
         assert TOKEN not in repr(an_opened(1))
@@ -203,22 +206,22 @@ class TestWriting:
 class TestOwners:
     """Who is alive, who is dead, and who takes over."""
 
-    def test_the_living_see_each_others_heartbeats(self, tmp_path: Path) -> None:
+    def test_the_living_see_each_others_heartbeats(self, storage: Storage) -> None:
         """Each beat counts one on; who has stopped is not shown."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me", "you", "gone") as journal:
+            async with journal_in(storage, "me", "you", "gone") as journal:
                 await journal.stop("gone", 1000.0)
                 assert {"me": 0} == await journal.beat("you", 1001.0)
                 assert {"you": 1} == await journal.beat("me", 1001.0)
 
         asyncio.run(main())
 
-    def test_the_dead_are_buried_once_and_what_they_left_is_adopted_once(self, tmp_path: Path) -> None:
+    def test_the_dead_are_buried_once_and_what_they_left_is_adopted_once(self, storage: Storage) -> None:
         """Their connections end at their last heartbeat; reports go to the first who asks."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me", "you", "dead") as journal:
+            async with journal_in(storage, "me", "you", "dead") as journal:
                 await journal.beat("dead", 1005.0)
                 await journal.write("dead", [an_opened(1), an_opened(2)])
                 await journal.write("me", [an_opened(3, session=2)])
@@ -228,40 +231,40 @@ class TestOwners:
                     (d.kind, d.key) for d in due
                 ]
                 assert [] == await journal.adopt("you")
-                assert [("c1", 1005.0), ("c2", 1005.0), ("c3", None)] == rows(
-                    journal.path, "SELECT id, ended_at FROM connections ORDER BY id"
+                assert [("c1", 1005.0), ("c2", 1005.0), ("c3", None)] == storage.rows(
+                    "SELECT id, ended_at FROM connections ORDER BY id"
                 )
-                assert [("s1", 1005.0), ("s2", None)] == rows(
-                    journal.path, "SELECT id, closed_at FROM sessions ORDER BY id"
+                assert [("s1", 1005.0), ("s2", None)] == storage.rows(
+                    "SELECT id, closed_at FROM sessions ORDER BY id"
                 )
 
         asyncio.run(main())
 
-    def test_an_owner_that_has_beaten_since_is_not_buried(self, tmp_path: Path) -> None:
+    def test_an_owner_that_has_beaten_since_is_not_buried(self, storage: Storage) -> None:
         """Only the heartbeat that stood still counts."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me", "slow") as journal:
+            async with journal_in(storage, "me", "slow") as journal:
                 await journal.write("slow", [an_opened(1)])
                 await journal.beat("slow", 1005.0)
                 assert await journal.bury("slow", 0, "me", 1020.0) is None
-                assert [(None,)] == rows(journal.path, "SELECT ended_at FROM connections")
+                assert [(None,)] == storage.rows("SELECT ended_at FROM connections")
 
         asyncio.run(main())
 
     @pytest.mark.parametrize(("stopped", "declared_dead"), [(True, True), (False, False)])
     def test_who_is_not_among_the_living_writes_nothing(
-        self, tmp_path: Path, *, stopped: bool, declared_dead: bool
+        self, storage: Storage, *, stopped: bool, declared_dead: bool
     ) -> None:
         """A process that was declared dead, or was never there, is told so."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, *(["me"] if stopped else [])) as journal:
+            async with journal_in(storage, *(["me"] if stopped else [])) as journal:
                 await journal.stop("me", 1000.0)
                 with pytest.raises(OwnerGone) as gone:
                     await journal.write("me", [an_opened(1)])
                 assert declared_dead == gone.value.declared_dead
-                assert [] == rows(journal.path, "SELECT * FROM sessions")
+                assert [] == storage.rows("SELECT * FROM sessions")
 
         asyncio.run(main())
 
@@ -295,12 +298,14 @@ class TestSchema:
 
     def test_a_percent_sign_in_the_directory_is_no_matter(self, tmp_path: Path) -> None:
         """STORAGE_DIR may have any name, and is made when it is not there."""
+        directory = tmp_path / "50%d" / "a b?c#d"
 
         async def main() -> None:
-            async with journal_in(tmp_path / "50%d" / "a b?c#d", "me") as journal:
-                assert journal.path.exists()
+            async with journal_in(directory, "me"):
+                pass
 
         asyncio.run(main())
+        assert (directory / FILE).exists()
 
     def test_two_processes_make_the_schema_at_the_same_time(self, tmp_path: Path) -> None:
         """Both find it made once."""
@@ -390,9 +395,9 @@ class TestFaults:
         """The second of two processes finds the new journal of the first."""
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me") as journal:
-                assert damage.set_aside(journal.path) is None
-                assert journal.path.exists()
+            async with journal_in(tmp_path, "me"):
+                assert damage.set_aside(tmp_path / FILE) is None
+                assert (tmp_path / FILE).exists()
 
         asyncio.run(main())
 
@@ -467,7 +472,7 @@ class TestFaults:
 
         async def main() -> None:
             async with journal_in(tmp_path, "me") as journal:
-                with closing(sqlite3.connect(journal.path)) as other:
+                with closing(sqlite3.connect(tmp_path / FILE)) as other:
                     other.execute("BEGIN EXCLUSIVE")
                     with pytest.raises(JournalUnavailable, match="locked"):
                         await journal.write("me", [an_opened(1)])

@@ -28,6 +28,7 @@ from typing import Final
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST, Backlog
+from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.journal.records import (
     Kind,
     Opened,
@@ -37,7 +38,6 @@ from visa_jupyter_proxy.control.journal.records import (
     Settled,
     new_id,
 )
-from visa_jupyter_proxy.control.journal.store import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.owners import Watch
 from visa_jupyter_proxy.control.reports import Delivery, Outbox, Report

@@ -1,9 +1,12 @@
 """The journal: the durable record of owners, notebook sessions, their connections and their reports.
 
-- `schema`: the tables; `migrations` makes them, and only ever adds.
 - `records`: what is written, and what the store says about it.
 - `backlog`: the records that wait to be written, bounded.
-- `store`: `Journal`, the only place that speaks to the database.
+- `store`: `Journal`, all that can be asked of it, on one of two engines: `postgres`, and `sqlite` with
+  `filesystems` (where its file may be) and `damage` (what becomes of a broken one). Both translate foreign
+  errors into those of `errors`.
+- `changes`: what records change, in plain code; `writing`, `figures` and `takeover` are the statements.
+- `schema`: the tables; `migrations` makes them, and only ever adds.
 """
 
 from visa_jupyter_proxy.control.journal.store import Journal

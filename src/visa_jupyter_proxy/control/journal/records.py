@@ -124,3 +124,5 @@ class Due:
     """Its place in the order of its key."""
     blocked: bool = False
     """An earlier report of this key is pending with another owner: wait for that."""
+    user: str = ""
+    """Whose session it is; known of an adopted report."""

@@ -1,10 +1,11 @@
 """The tables, in portable SQLAlchemy Core. `migrations` makes them; a test compares the two.
 
-Times are Unix time in seconds, of the clock on the wall: they are for people and decide nothing.
+Times are Unix time in seconds, of the clock on the wall of the node that wrote them: they are for people
+and decide nothing. So nodes whose clocks differ can share a journal.
 No token is ever written here.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +27,18 @@ _ID: Final = String(32)
 """A random UUID in hexadecimal, made by whoever writes the row, so that it is known without the store."""
 
 _TIME: Final = Float(53)
+
+COUNTS: Final = ("bytes_up", "bytes_down", "messages_up", "messages_down")
+"""Up is from the browser."""
+
+FIGURES: Final = (*COUNTS, "first_interaction_at", "last_interaction_at")
+"""What is known of a connection besides its beginning and end, and of a session in the same columns.
+Interaction is a data message from the browser."""
+
+
+def _figures() -> tuple[Column[Any], ...]:
+    return tuple(Column(name, BigInteger if name in COUNTS else _TIME) for name in FIGURES)
+
 
 owners: Final = Table(
     "owners",
@@ -51,6 +64,13 @@ sessions: Final = Table(
     Column("user_id", Text, nullable=False),
     Column("opened_at", _TIME, nullable=False),
     Column("closed_at", _TIME),
+    # Of all its connections together, so that a report on a year needs to read nothing else. NULL is
+    # not known: of a worker that was killed, say, or written by a program that does not count it.
+    *_figures(),
+    Column("connections", Integer),
+    Column("reason", Text),
+    Index("sessions_opened_at", "opened_at"),
+    Index("sessions_user", "user_id", "opened_at"),
     Index("sessions_key", "instance_id", "kernel_id", "session_id"),
     # The rule itself: a key is open at most once, whoever writes.
     Index(
@@ -63,7 +83,8 @@ sessions: Final = Table(
         postgresql_where=text("closed_at IS NULL"),
     ),
 )
-"""Notebook sessions; one that is closed and opened again is a new row."""
+"""Notebook sessions; one that is closed and opened again is a new row. `reason` is why its last
+connection ended."""
 
 connections: Final = Table(
     "connections",
@@ -74,10 +95,12 @@ connections: Final = Table(
     Column("worker", Integer, nullable=False),
     Column("tunnel", BigInteger, nullable=False),
     Column("opened_at", _TIME, nullable=False),
+    # It carries its session until `ended_at` is set. `left_at` is when its WebSocket was over: for a
+    # while after that its session may come back.
+    Column("left_at", _TIME),
     Column("ended_at", _TIME),
     Column("reason", Text),
-    Column("bytes_up", BigInteger),
-    Column("bytes_down", BigInteger),
+    *_figures(),
     Index("connections_session", "session"),
     Index(
         "connections_open",

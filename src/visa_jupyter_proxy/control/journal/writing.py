@@ -1,269 +1,122 @@
-"""The statements of the journal: what one record, a death, an adoption change. Each inside a transaction."""
+"""The statements that write records: what the journal holds is read, then all changes are written at once.
+
+One statement for each kind of row, with many rows: one for each record would cost ten times as much.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, insert, select, update
+from sqlalchemy import BindParameter, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from visa_jupyter_proxy.control.journal.records import (
-    Due,
-    Ended,
-    Kind,
-    Opened,
-    Progressed,
-    Record,
-    ReportState,
-    Settled,
-    is_reportable,
-    new_id,
-)
-from visa_jupyter_proxy.control.journal.schema import connections, owners, reports, sessions
+from visa_jupyter_proxy.control.journal import lists, takeover
+from visa_jupyter_proxy.control.journal.changes import PROGRESS, Changes, Held
+from visa_jupyter_proxy.control.journal.figures import sum_up
+from visa_jupyter_proxy.control.journal.records import Due, Ended, Opened, Record, ReportState, Settled
+from visa_jupyter_proxy.control.journal.schema import FIGURES, connections, reports, sessions
 from visa_jupyter_proxy.mailbox import NotebookKey
 
-OWNER_LOST = "owner lost"
-"""Why a connection of a dead control process ended."""
-
-
-_pending = reports.c.state == ReportState.PENDING
-_running = connections.c.ended_at.is_(None)
-
 # Statements are made once: making one costs more than executing it.
-_others_pending = select(reports.c.number).where(_pending, reports.c.owner != bindparam("me")).limit(1)
-_known = select(connections.c.id).where(connections.c.id.in_(bindparam("ids", expanding=True)))
-_open_session = select(sessions.c.id).where(
-    sessions.c.instance_id == bindparam("instance_id"),
-    sessions.c.kernel_id == bindparam("kernel_id"),
-    sessions.c.session_id == bindparam("session_id"),
-    sessions.c.closed_at.is_(None),
+_values: BindParameter[Any] = bindparam("values", expanding=True)
+_is_pending = reports.c.state == ReportState.PENDING.value
+
+_held = select(connections.c.id, connections.c.session, connections.c.ended_at).where(
+    connections.c.id.in_(_values)
 )
-_session_of = select(connections.c.session).where(connections.c.id == bindparam("connection"), _running)
+_key = (sessions.c.instance_id, sessions.c.kernel_id, sessions.c.session_id)
+_open = select(sessions.c.id, *_key).where(tuple_(*_key).in_(_values), sessions.c.closed_at.is_(None))
+_carriers = (
+    select(connections.c.session, func.count().label("carriers"))
+    .where(connections.c.session.in_(_values), connections.c.ended_at.is_(None))
+    .group_by(connections.c.session)
+)
+_pending = select(reports.c.id).where(reports.c.id.in_(_values), _is_pending)
+_numbers = select(reports.c.id, reports.c.number).where(reports.c.id.in_(_values))
+
+_close = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values(closed_at=bindparam("to_closed_at"), reason=bindparam("to_reason"))
+)
+_progress = (
+    update(connections)
+    .where(connections.c.id == bindparam("connection"))
+    .values({name: bindparam(f"to_{name}") for name in PROGRESS})
+)
 _end = (
     update(connections)
     .where(connections.c.id == bindparam("connection"))
     .values(
-        ended_at=bindparam("at"),
-        reason=bindparam("why"),
-        bytes_up=bindparam("up"),
-        bytes_down=bindparam("down"),
+        {name: bindparam(f"to_{name}") for name in ("left_at", "ended_at", "reason")}
+        # What is not known at the end stays as far as it was known.
+        | {
+            name: func.coalesce(bindparam(f"to_{name}", type_=connections.c[name].type), connections.c[name])
+            for name in FIGURES
+        }
     )
-)
-_close_if_idle = (
-    update(sessions)
-    .where(
-        sessions.c.id == bindparam("session"),
-        sessions.c.closed_at.is_(None),
-        # Whosever connection it is that carries it.
-        ~exists().where(connections.c.session == sessions.c.id, _running),
-    )
-    .values(closed_at=bindparam("at"))
 )
 # Only once: a report that another owner has settled meanwhile stays as that found it.
 _settle = (
     update(reports)
-    .where(reports.c.id == bindparam("report"), _pending)
-    .values(state=bindparam("final"), attempts=bindparam("tries"), settled_at=bindparam("at"))
+    .where(reports.c.id == bindparam("report"), _is_pending)
+    .values({name: bindparam(f"to_{name}") for name in ("state", "attempts", "settled_at")})
 )
-_insert_session = insert(sessions)
-_insert_connection = insert(connections)
-_insert_report = insert(reports)
 
 
-class Batch:
-    """Writes records one after the other, in one transaction of one owner."""
-
-    def __init__(self, connection: AsyncConnection, owner: str) -> None:
-        self._connection = connection
-        self._owner = owner
-        self._known: set[str] = set()
-        self._others_pending = False
-
-    async def write(self, records: Sequence[Record]) -> list[Due | None]:
-        """Write all; give for each the report that it has made due, unless that was released already."""
-        ids = [record.connection for record in records if isinstance(record, Opened)]
-        self._known = set((await self._connection.scalars(_known, {"ids": ids})).all())
-        self._others_pending = (
-            await self._connection.scalar(_others_pending, {"me": self._owner})
-        ) is not None
-        return [await self._write(record) for record in records]
-
-    async def _write(self, record: Record) -> Due | None:
-        match record:
-            case Opened():
-                return await self._opened(record)
-            case Ended():
-                return await self._ended(record)
-            case Progressed():
-                return None
-            case Settled(report, state, attempts, at):
-                values = {"report": report, "final": state, "tries": attempts, "at": at}
-                await self._connection.execute(_settle, values)
-                return None
-
-    async def _opened(self, record: Opened) -> Due | None:
-        if record.connection in self._known:
-            return None
-        session = await self._connection.scalar(_open_session, _columns(record.key))
-        is_new = session is None
-        if session is None:
-            session = record.session
-            row = {"id": session, "user_id": record.user, "opened_at": record.at}
-            await self._connection.execute(_insert_session, row | _columns(record.key))
-        row = {
-            "id": record.connection,
-            "session": session,
-            "owner": self._owner,
-            "worker": record.worker,
-            "tunnel": record.tunnel,
-            "opened_at": record.at,
-        }
-        await self._connection.execute(_insert_connection, row)
-        if record.report is None or not (is_new or record.released):
-            return None
-        due = await self._report(_New("open", record.report, session, record.key, record.at))
-        return None if record.released else due
-
-    async def _ended(self, record: Ended) -> Due | None:
-        session = await self._connection.scalar(_session_of, {"connection": record.connection})
-        if session is None:
-            return None
-        values = {
-            "connection": record.connection,
-            "at": record.at,
-            "why": record.reason,
-            "up": record.bytes_up,
-            "down": record.bytes_down,
-        }
-        await self._connection.execute(_end, values)
-        is_over = await _close(self._connection, session, record.at)
-        if record.report is None or not (is_over or record.released):
-            return None
-        due = await self._report(_New("close", record.report, session, record.key, record.at))
-        return None if record.released else due
-
-    async def _report(self, new: "_New") -> Due:
-        number = await _report(self._connection, self._owner, new)
-        waits = self._others_pending and await blocked(self._connection, self._owner, new.id)
-        return Due(new.id, new.kind, new.key, number, blocked=waits)
-
-
-class _New(NamedTuple):
-    kind: Kind
-    id: str
-    session: str
-    key: NotebookKey
-    at: float
-
-
-def _columns(key: NotebookKey) -> dict[str, object]:
-    return {"instance_id": key.instance_id, "kernel_id": key.kernel_id, "session_id": key.session_id}
-
-
-async def _close(connection: AsyncConnection, session: str, at: float) -> bool:
-    """Close a session that no connection carries; say whether it was."""
-    closed = await connection.execute(_close_if_idle, {"session": session, "at": at})
-    return closed.rowcount == 1
-
-
-async def _report(connection: AsyncConnection, owner: str, new: _New) -> int:
-    """Make a report pending; give its number."""
-    row = {
-        "id": new.id,
-        "session": new.session,
-        "owner": owner,
-        "kind": new.kind,
-        "state": ReportState.PENDING,
-        "attempts": 0,
-        "created_at": new.at,
-    }
-    made = await connection.execute(_insert_report, row)
-    number: int = made.inserted_primary_key[0]  # type: ignore[index]  # one row has a key
-    return number
-
-
-async def blocked(connection: AsyncConnection, owner: str, report: str) -> bool:
-    """Whether an earlier report of the same key is pending with another owner."""
-    mine, my_session = reports.alias(), sessions.alias()
-    earlier = (
-        select(reports.c.number)
-        .join(sessions, sessions.c.id == reports.c.session)
-        .join(
-            my_session,
-            and_(
-                my_session.c.instance_id == sessions.c.instance_id,
-                my_session.c.kernel_id == sessions.c.kernel_id,
-                my_session.c.session_id == sessions.c.session_id,
-            ),
-        )
-        .join(mine, mine.c.session == my_session.c.id)
-        .where(
-            mine.c.id == report,
-            reports.c.number < mine.c.number,
-            reports.c.owner != owner,
-            reports.c.state == ReportState.PENDING,
-        )
-        .limit(1)
-    )
-    return await connection.scalar(earlier) is not None
-
-
-async def bury(connection: AsyncConnection, dead: str, beats: int, at: float) -> int | None:
-    """See `Journal.bury`."""
-    last = await connection.execute(
-        update(owners)
-        .where(owners.c.id == dead, owners.c.beats == beats, owners.c.stopped_at.is_(None))
-        .values(stopped_at=at)
-    )
-    if last.rowcount != 1:
-        return None
-    # Its last heartbeat is the best that is known of when its connections ended.
-    seen = await connection.scalar(select(owners.c.beat_at).where(owners.c.id == dead))
-    running = (connections.c.owner == dead, _running)
-    carried = await connection.execute(select(connections.c.session).where(*running).distinct())
-    ended = await connection.execute(
-        update(connections).where(*running).values(ended_at=_not_before(seen), reason=OWNER_LOST)
-    )
-    for session in carried.scalars().all():
-        await _close_lost(connection, session, dead, at)
-    return ended.rowcount
-
-
-def _not_before(seen: float | None) -> ColumnElement[float]:
-    """Give the time `seen`; for a connection that is younger, its own beginning."""
-    return case((connections.c.opened_at > seen, connections.c.opened_at), else_=seen)
-
-
-async def _close_lost(connection: AsyncConnection, session: str, dead: str, at: float) -> None:
-    last = select(func.max(connections.c.ended_at)).where(connections.c.session == session)
-    ended_at = await connection.scalar(last)
-    if not await _close(connection, session, at if ended_at is None else ended_at):
-        return
-    row = (await connection.execute(select(sessions).where(sessions.c.id == session))).one()
-    key = NotebookKey(row.instance_id, row.kernel_id, row.session_id)
-    if is_reportable(key):
-        # It is the dead owner's, like all that it has left, until somebody adopts it.
-        await _report(connection, dead, _New("close", new_id(), session, key, at))
-
-
-async def adopt(connection: AsyncConnection, owner: str) -> list[Due]:
-    """See `Journal.adopt`."""
-    stopped = select(owners.c.id).where(owners.c.stopped_at.is_not(None), owners.c.id != owner)
-    pending = (reports.c.state == ReportState.PENDING, reports.c.owner.in_(stopped))
-    query = (
-        select(reports.c.id, reports.c.kind, reports.c.number, sessions)
-        .join(sessions, sessions.c.id == reports.c.session)
-        .where(*pending)
-        .order_by(reports.c.number)
-    )
-    rows = (await connection.execute(query)).all()
-    await connection.execute(update(reports).where(*pending).values(owner=owner))
+async def write(connection: AsyncConnection, owner: str, records: Sequence[Record]) -> list[Due | None]:
+    """Write all; give for each the report that it has made due, unless that was released already."""
+    changes = Changes(owner, await _load(connection, records))
+    due = [changes.add(record) for record in records]
+    await _store(connection, changes)
+    numbered = await lists.rows(connection, _numbers, [report for report in due if report is not None])
+    numbers = {row.id: row.number for row in numbered}
+    waiting = await takeover.blocked(connection, owner) if numbers else set()
     return [
-        Due(
-            row.id,
-            row.kind,
-            NotebookKey(row.instance_id, row.kernel_id, row.session_id),
-            row.number,
-            blocked=await blocked(connection, owner, row.id),
+        None
+        if report is None or not isinstance(record, Opened | Ended)
+        else Due(
+            report,
+            "open" if isinstance(record, Opened) else "close",
+            record.key,
+            numbers[report],
+            blocked=report in waiting,
         )
-        for row in rows
+        for record, report in zip(records, due, strict=True)
     ]
+
+
+async def _load(connection: AsyncConnection, records: Sequence[Record]) -> Held:
+    held = Held()
+    named = {record.connection for record in records if not isinstance(record, Settled)}
+    for row in await lists.rows(connection, _held, named):
+        held.sessions[row.id] = row.session
+        if row.ended_at is not None:
+            held.over.add(row.id)
+    new = [r for r in records if isinstance(r, Opened) and r.connection not in held.sessions]
+    keys = {(r.key.instance_id, r.key.kernel_id, r.key.session_id) for r in new}
+    for row in await lists.rows(connection, _open, keys):
+        held.open[NotebookKey(row.instance_id, row.kernel_id, row.session_id)] = row.id
+    carried = {*held.sessions.values(), *held.open.values()}
+    held.carriers = {row.session: row.carriers for row in await lists.rows(connection, _carriers, carried)}
+    again = [r.report for r in records if isinstance(r, Opened | Ended) and r.report and _is_written(r, held)]
+    held.pending = {row.id for row in await lists.rows(connection, _pending, again)}
+    return held
+
+
+def _is_written(record: Opened | Ended, held: Held) -> bool:
+    return record.connection in (held.sessions if isinstance(record, Opened) else held.over)
+
+
+async def _store(connection: AsyncConnection, changes: Changes) -> None:
+    for statement, rows in (
+        (_close, changes.closed),
+        (insert(sessions), [*changes.sessions.values()]),
+        (insert(connections), [*changes.connections.values()]),
+        (_progress, changes.progressed),
+        (_end, changes.ended),
+        (insert(reports), changes.reports),
+        (_settle, changes.settled),
+    ):
+        if rows:
+            await connection.execute(statement, rows)
+    await sum_up(connection, changes.touched)

@@ -1,23 +1,34 @@
 """Brings the journal's schema up to date, with alembic, inside the caller's transaction.
 
-Migrations only add, so that the version before this one works on the schema of this one, and an
-upgrade can be undone by going back to the old program.
+That transaction is the only one that writes (BEGIN IMMEDIATE, or an advisory lock), so one process
+migrates while all others wait. Migrations only add, so that the version before this one works on the
+schema of this one, and an upgrade can be undone by going back to the old program.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table, inspect
+
+from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
+from visa_jupyter_proxy.control.journal.schema import metadata
 
 _HERE: Final = Path(__file__).parent
 
 
+class SchemaUnfit(JournalUnavailable):
+    """The journal's tables are not those that this program knows, nor those with something added."""
+
+
 def migrate(connection: Connection) -> None:
-    """Make or complete the tables; a schema newer than this program is left as it is."""
+    """Make or complete the tables; a schema newer than this program is left as it is, if it only adds.
+
+    Raises `SchemaUnfit`.
+    """
     config = Config()
     # The option is read by configparser, to which a percent sign means something.
     config.set_main_option("script_location", str(_HERE).replace("%", "%%"))
@@ -27,3 +38,27 @@ def migrate(connection: Connection) -> None:
     current = MigrationContext.configure(connection).get_current_revision()
     if current is None or (current in known and current != script.get_current_head()):
         command.upgrade(config, "head")
+    elif current not in known:
+        verify(connection)
+
+
+def verify(connection: Connection) -> None:
+    """See that all tables and columns are there, and that rows can be written without any others.
+
+    Raises `SchemaUnfit`.
+    """
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names())
+    for table in metadata.sorted_tables:
+        if table.name not in there:
+            raise SchemaUnfit(f"the journal has no table {table.name}")
+        _verify_columns(table, {column["name"]: dict(column) for column in inspector.get_columns(table.name)})
+
+
+def _verify_columns(table: Table, there: dict[str, dict[str, Any]]) -> None:
+    for column in table.columns:
+        if column.name not in there:
+            raise SchemaUnfit(f"the journal's table {table.name} has no column {column.name}")
+    for name, found in there.items():
+        if name not in table.columns and not found["nullable"] and found["default"] is None:
+            raise SchemaUnfit(f"the journal's table {table.name} needs {name}, which is not known here")
