@@ -35,11 +35,11 @@ _STEP: Final = 26
 
 
 def drawn(results: Results, titles: Mapping[str, str]) -> str:
-    """Draw all rows that have a cost of ours."""
-    figure = results.cost
-    rows = [row for row in results.rows.values() if row.value(OURS, figure) is not None]
+    """Draw all rows in which anyone has a cost; who failed is named, ours too."""
+    figure, names = results.cost, results.proxies()
+    rows = [row for row in results.rows.values() if any(row.value(name, figure) for name in names)]
     ratios = [
-        {name: ratio for name in results.proxies() if (ratio := row.ratio(name, figure, OURS)) is not None}
+        {name: ratio for name in names if (ratio := row.ratio(name, figure, OURS)) is not None}
         for row in rows
     ]
     reach = max((abs(math.log2(ratio)) for one in ratios for ratio in one.values()), default=0.0)

@@ -117,6 +117,7 @@ def tables(results: Results, titles: Mapping[str, str]) -> str:
     for title, figures in TABLES.items():
         lines = [line for row in results.rows.values() for line in _lines(row, figures, proxies)]
         if lines:
+            # Each figure is the median of the rounds, and so is each ratio: of the rounds' own ratios.
             head = ["", "", *(titles.get(name, name) for name in proxies)]
             parts.append(f"## {title}\n\n{_markdown(head, lines)}")
     return "\n\n".join(parts) + "\n"

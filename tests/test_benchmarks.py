@@ -125,6 +125,15 @@ class TestReport:
         assert dots["nginx: 0.50"] < dots["ours: 1.00"]
         assert any("<fast>" in (text.text or "") for text in picture.iter(f"{name}text"))
 
+    def test_the_chart_names_who_failed(self) -> None:
+        """A row in which ours failed stays, without a dot, and says so."""
+        results = _results()
+        results.rows["small"].errors["ours"] = "connection lost"
+        picture = chart.drawn(results, {})
+        assert "small answer" in picture
+        assert "error: ours" in picture
+        assert "<title>" not in picture
+
 
 class TestCounters:
     """What the kernel and perf say."""
