@@ -13,6 +13,7 @@ import pytest
 from support.sessions import TOKEN, Clock, ended, key, opened, rows
 from support.visa_api import Answer, Hold, VisaApiServer
 from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.records import Ended
 from visa_jupyter_proxy.control.ledger import Ledger, storable
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.owners import Watch
@@ -38,11 +39,17 @@ async def visa() -> AsyncIterator[tuple[VisaApiServer, VisaApi]]:
 class Node:
     """A control process's notebooks, driven step by step, with a clock of its own."""
 
-    def __init__(self, directory: Path, api: VisaApi, **options: int) -> None:
+    def __init__(self, directory: Path, api: VisaApi, *, linger_s: float = 0.0, **options: int) -> None:
         self.clock = Clock()
         self.journal = Journal(directory)
         self.notebooks = Notebooks(
-            self.journal, api, monotonic=self.clock, wall=lambda: 2000.0, jitter=lambda: 0.0, **options
+            self.journal,
+            api,
+            linger_s=linger_s,
+            monotonic=self.clock,
+            wall=lambda: 2000.0,
+            jitter=lambda: 0.0,
+            **options,
         )
 
     async def settle(self) -> None:
@@ -59,10 +66,12 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes(directory: Path, api: VisaApi, count: int = 1, **options: int) -> AsyncIterator[list[Node]]:
+async def nodes(
+    directory: Path, api: VisaApi, count: int = 1, *, linger_s: float = 0.0, **options: int
+) -> AsyncIterator[list[Node]]:
     """Make control processes on one directory, each after its first step."""
     async with AsyncExitStack() as stack:
-        made = [Node(directory, api, **options) for _ in range(count)]
+        made = [Node(directory, api, linger_s=linger_s, **options) for _ in range(count)]
         for node in made:
             stack.push_async_callback(node.journal.close)
             await node.notebooks.step()
@@ -187,7 +196,7 @@ async def test_five_hundred_sessions_at_once_are_five_hundred_rows(
 ) -> None:
     """And five hundred opens at the API, with the writer and the delivery in the background."""
     journal = Journal(directory)
-    notebooks = Notebooks(journal, api)
+    notebooks = Notebooks(journal, api, linger_s=0.0)
     await notebooks.start()
     for tunnel in range(500):
         notebooks.tunnel_opened(tunnel % 4, opened(tunnel))
@@ -284,13 +293,13 @@ class TestTwoProcesses:
         run(tmp_path)
 
     def test_an_open_that_the_dead_left_is_sent_by_who_has_a_token(self, tmp_path: Path) -> None:
-        """The browser has come back here with one; for the other session there is none."""
+        """The browser has come back here with one; for the other user's session there is none."""
 
         @scenario
         async def run(directory: Path, server: VisaApiServer, api: VisaApi) -> None:
             async with nodes(directory, api, 2) as (a, b):
-                for tunnel in (1, 2):
-                    a.notebooks.tunnel_opened(1, opened(tunnel))
+                for tunnel, user in ((1, "bert"), (2, "anna")):
+                    a.notebooks.tunnel_opened(1, opened(tunnel, user=user))
                 await a.notebooks.step()
                 b.notebooks.tunnel_opened(1, opened(2))
                 await b.pass_time(18)
@@ -313,7 +322,7 @@ class TestStopping:
 
         @scenario
         async def run(directory: Path, server: VisaApiServer, api: VisaApi) -> None:
-            notebooks = Notebooks(Journal(directory), api)
+            notebooks = Notebooks(Journal(directory), api, linger_s=0.0)
             await notebooks.start()
             notebooks.tunnel_opened(1, opened(1))
             await notebooks.stop(30)
@@ -330,7 +339,7 @@ class TestStopping:
         async def run(directory: Path, server: VisaApiServer, api: VisaApi) -> None:
             hang = Hold()
             server.always("close", Answer(hold=hang, reset=True))
-            notebooks = Notebooks(Journal(directory), api)
+            notebooks = Notebooks(Journal(directory), api, linger_s=0.0)
             await notebooks.start()
             notebooks.tunnel_opened(1, opened(1))
             await server.until(server.active)
@@ -510,6 +519,7 @@ import asyncio, sys
 sys.path[:0] = [sys.argv[3]]
 from support.sessions import opened
 from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.records import Ended
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.visa_api import VisaApi
 
@@ -594,8 +604,8 @@ class TestLedger:
         """Clocks are set back."""
         ledger = Ledger()
         ledger.opened(1, opened(1, at=50.0))
-        record = ledger.ended(1, ended(1, at=40.0))
-        assert record is not None
+        record = ledger.ended(1, ended(1, at=40.0), 0.0)
+        assert isinstance(record, Ended)
         assert 50.0 == record.at
 
     @pytest.mark.parametrize("text", ["k" * 151, "k" * 100_000, "\0", "\udc80", "é\n" * 90])

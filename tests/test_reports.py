@@ -1,6 +1,8 @@
 """Reports to the VISA API: what is due, in which order, and what an answer means."""
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,8 +12,13 @@ from hypothesis import strategies as st
 
 from support.sessions import TOKEN, Clock, key
 from support.visa_api import Answer, Hold, VisaApiServer
+from visa_jupyter_proxy.control.circuit import PER_SECOND, Circuit, Pace
 from visa_jupyter_proxy.control.journal.records import Kind, ReportState
-from visa_jupyter_proxy.control.reports import Delivery, Outbox, Report
+from visa_jupyter_proxy.control.outbox import Outbox, Report
+from visa_jupyter_proxy.control.reports import Delivery
+from visa_jupyter_proxy.control.tokens import PATIENCE_S, Tokens
+from visa_jupyter_proxy.errors import VisaUnreachable
+from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
 
 
@@ -19,7 +26,7 @@ def report(
     number: int, kind: Kind = "open", *, session: int = 1, token: str | None = TOKEN, blocked: bool = False
 ) -> Report:
     """Give a report; its id and its place in the journal are `number`."""
-    return Report(f"r{number}", kind, key(session), token, 0.0, number, blocked)
+    return Report(f"r{number}", kind, key(session), "anna", token, number, blocked)
 
 
 def ids(reports: list[Report]) -> list[str]:
@@ -132,6 +139,33 @@ class TestOutbox:
         outbox.settled(first)
         assert ["r4"] == ids(outbox.due(0.0))
 
+    def test_what_another_owner_took_over_is_not_sent_again(self) -> None:
+        """An attempt that was under way then, and fails, is not repeated: the other may have gone on."""
+        outbox = Outbox()
+        outbox.put(report(1))
+        outbox.put(report(2, session=2))
+        (first, second) = outbox.due(0.0)
+        outbox.forget()
+        outbox.failed(first, 0.0, 1.0)
+        outbox.broken_off(second)
+        assert 0 == len(outbox)
+        assert [] == outbox.due(1e9)
+
+    def test_a_new_token_lets_the_opens_go_that_wait_for_one(self) -> None:
+        """Those of its user, and only those whose token was refused."""
+        outbox = Outbox()
+        for number in range(4):
+            outbox.put(report(number, session=number))
+        anna, bert, unlucky, _ = outbox.due(0.0)
+        bert.user = "bert"
+        for one in (anna, bert):
+            outbox.refused(one, 0.0, 1.0)
+        outbox.failed(unlucky, 0.0, 1.0)
+        outbox.renew("anna")
+        assert [anna] == outbox.due(0.0)
+        assert [bert, unlucky] == outbox.due(1.0)
+        outbox.renew("nobody")
+
     def test_hurry_forgets_the_back_off(self) -> None:
         """The last chance before the process ends."""
         outbox = Outbox()
@@ -189,6 +223,114 @@ class TestOutbox:
             assert under_way or not len(outbox)
 
 
+class TestCircuit:
+    """Whether the API is asked at all."""
+
+    def fail(self, circuit: Circuit, sessions: int, now: float = 0.0) -> None:
+        """Have the reports of so many sessions fail, one after the other."""
+        for number in range(sessions):
+            circuit.failed(key(number), now, probe=circuit.begins())
+
+    def test_it_opens_when_the_reports_of_several_sessions_fail(self) -> None:
+        """Five without a success between; then nothing passes."""
+        circuit = Circuit(lambda: 1.0)
+        self.fail(circuit, 4)
+        circuit.worked()
+        self.fail(circuit, 4)
+        assert circuit.allows(0.0) is None
+        circuit.failed(key(9), 0.0, probe=False)
+        assert 0 == circuit.allows(0.9)
+
+    def test_one_session_whose_reports_always_fail_holds_up_no_other(self) -> None:
+        """Whatever is wrong with it."""
+        circuit = Circuit(lambda: 1.0)
+        for _ in range(100):
+            circuit.failed(key(1), 0.0, probe=False)
+        assert circuit.allows(0.0) is None
+
+    def test_one_probe_at_a_time_less_and_less_often(self) -> None:
+        """Exponential with full jitter, up to a minute; what began before it opened says nothing new."""
+        circuit, now, delays = Circuit(lambda: 1.0), 0.0, []
+        self.fail(circuit, 5)
+        for _ in range(8):
+            at = circuit.next_at()
+            assert at is not None
+            delays.append(at - now)
+            now = at
+            assert 1 == circuit.allows(now)
+            assert circuit.begins()
+            assert 0 == circuit.allows(now)
+            assert circuit.next_at() is None
+            circuit.failed(key(7), now, probe=False)
+            assert circuit.next_at() is None
+            circuit.failed(key(7), now, probe=True)
+        assert [1, 2, 4, 8, 16, 32, 60, 60] == delays
+
+    def test_a_probe_that_works_closes_it(self) -> None:
+        """And one that is broken off is followed by another."""
+        circuit = Circuit(lambda: 0.0)
+        self.fail(circuit, 5)
+        assert 0 == circuit.allows(0.0)
+        circuit.hurry()
+        assert circuit.begins()
+        circuit.broken_off(probe=True)
+        assert 1 == circuit.allows(0.0)
+        circuit.begins()
+        circuit.worked()
+        assert circuit.allows(0.0) is None
+        assert not circuit.is_open
+
+    def test_the_pace_is_so_many_a_second(self) -> None:
+        """As many at once after a rest, and no more for the rest."""
+        pace = Pace(10)
+        begun: list[float] = []
+        now = 100.0
+        while len(begun) < 50:
+            if pace.allows(now):
+                pace.begins()
+                begun.append(now)
+            else:
+                now = pace.next_at(now)
+        assert 10 == begun.count(100.0)
+        assert 104.0 == pytest.approx(begun[-1])
+
+
+class TestTokens:
+    """The newest of each user."""
+
+    def test_the_newest_is_kept_for_an_hour(self) -> None:
+        """Whoever is seen again has it longer."""
+        clock = Clock()
+        tokens = Tokens(clock)
+        assert tokens.accepted("anna", "a1")
+        assert not tokens.accepted("anna", "a1")
+        clock.now = PATIENCE_S / 2
+        assert tokens.accepted("anna", "a2")
+        assert tokens.accepted("bert", "b1")
+        assert ("a2", "b1", None) == tuple(map(tokens.newest, ("anna", "bert", "cleo")))
+        clock.now = PATIENCE_S
+        assert not tokens.accepted("bert", "b1")
+        clock.now = 1.5 * PATIENCE_S
+        assert (None, "b1") == (tokens.newest("anna"), tokens.newest("bert"))
+
+    def test_memory_is_bounded_and_nothing_is_shown(self) -> None:
+        """The users who were not seen for longest go."""
+        tokens = Tokens(Clock(), most=2)
+        for user in ("anna", "bert", "anna", "cleo"):
+            tokens.accepted(user, f"secret of {user}")
+        assert [None, "secret of anna"] == [tokens.newest("bert"), tokens.newest("anna")]
+        assert "secret" not in repr(tokens)
+
+    def test_what_is_old_does_not_stay(self) -> None:
+        """An hour later it is gone, when somebody else comes."""
+        clock = Clock()
+        tokens = Tokens(clock)
+        tokens.accepted("anna", "a")
+        clock.now = PATIENCE_S
+        tokens.accepted("bert", "b")
+        assert "Tokens(1)" == repr(tokens)
+
+
 class Talk:
     """A delivery, the API it talks to, and what was settled."""
 
@@ -197,7 +339,17 @@ class Talk:
         self.clock = Clock()
         self.outbox = Outbox()
         self.settled: list[tuple[str, ReportState, int]] = []
-        self.delivery = Delivery(api, self.outbox, self._settled, monotonic=self.clock, jitter=lambda: 1.0)
+        self.tokens = Tokens(self.clock)
+        self.trusted = True
+        self.delivery = Delivery(
+            api,
+            self.outbox,
+            self.tokens,
+            self._settled,
+            may_send=lambda: self.trusted,
+            monotonic=self.clock,
+            jitter=lambda: 1.0,
+        )
 
     def _settled(self, one: Report, state: ReportState) -> None:
         self.settled.append((one.id, state, one.attempts))
@@ -342,6 +494,83 @@ class TestDelivery:
 
         asyncio.run(main())
 
+    def test_the_newest_token_of_the_same_user_is_used(self) -> None:
+        """Also when the API was down for so long that the session's own has expired."""
+
+        async def main() -> None:
+            async with talk() as to:
+                to.server.users = {"newer": "anna", "of another": "bert"}
+                to.tokens.accepted("anna", "newer")
+                to.tokens.accepted("bert", "of another")
+                await to.deliver(report(1))
+                assert [("r1", ReportState.DELIVERED, 1)] == to.settled
+                assert ["newer"] == [request.token for request in to.server.requests]
+
+        asyncio.run(main())
+
+    def test_224_an_open_whose_token_is_refused_goes_with_the_next_one(self) -> None:
+        """At once, whatever its back-off is."""
+
+        async def main() -> None:
+            async with talk() as to:
+                to.server.users = {"newer": "anna"}
+                await to.deliver(report(1), report(2, "close"))
+                await to.deliver(after=1)
+                assert [] == to.settled
+                to.tokens.accepted("anna", "newer")
+                to.outbox.renew("anna")
+                await to.deliver()
+                assert [("r1", ReportState.DELIVERED, 3), ("r2", ReportState.DELIVERED, 1)] == to.settled
+                assert [TOKEN, TOKEN, "newer", None] == [request.token for request in to.server.requests]
+
+        asyncio.run(main())
+
+    def test_the_hour_of_patience_begins_with_the_first_refusal(self) -> None:
+        """Not while the API was down."""
+
+        async def main() -> None:
+            async with talk() as to:
+                to.server.users.clear()
+                to.server.down()
+                await to.deliver(report(1))
+                await to.deliver(after=2 * PATIENCE_S)
+                to.server.up()
+                await to.deliver(after=60)
+                await to.deliver(after=PATIENCE_S / 2)
+                assert [] == to.settled
+                await to.deliver(after=PATIENCE_S / 2)
+                assert [ReportState.NOT_DELIVERED] == [one[1] for one in to.settled]
+
+        asyncio.run(main())
+
+    def test_nothing_is_sent_while_others_may_take_this_process_for_dead(self) -> None:
+        """They may have taken its reports over, and a session may live there."""
+
+        async def main() -> None:
+            async with talk() as to:
+                to.trusted = False
+                await to.deliver(report(1), report(2, "close", session=2))
+                assert [] == to.server.requests
+                to.trusted = True
+                await to.deliver()
+                assert 2 == len(to.server.requests)
+
+        asyncio.run(main())
+
+    def test_an_api_that_is_down_is_probed_and_not_hammered(self) -> None:
+        """A hundred reports, ten minutes: some dozens of attempts."""
+
+        async def main() -> None:
+            async with talk() as to:
+                to.server.always("close", Answer(503))
+                await to.deliver(*(report(number, "close", session=number) for number in range(100)))
+                assert 16 == len(to.server.requests)
+                for _ in range(600):
+                    await to.deliver(after=1)
+                assert 35 >= len(to.server.requests)
+
+        asyncio.run(main())
+
     def test_sessions_do_not_wait_for_one_that_hangs(self) -> None:
         """In the background: fifteen others pass it by."""
 
@@ -401,3 +630,70 @@ class TestDelivery:
 def key_of(session: int) -> tuple[int, str, str]:
     """Give the key as the API knows it."""
     return 7, f"kernel-{session}", f"session-{session}"
+
+
+class Sieve(VisaApi):
+    """The contract's close, without sockets: it can be down, and notes when what came."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.is_up = True
+        self.asked: list[float] = []
+        self.told: dict[NotebookKey, list[tuple[float, str]]] = {}
+
+    async def open_notebook(self, token: str, instance_id: int, kernel_id: str, session_id: str) -> None:  # noqa: ARG002 -- the interface of VisaApi
+        """See `VisaApi`."""
+        self._tell("open", NotebookKey(instance_id, kernel_id, session_id))
+
+    async def close_notebook(self, instance_id: int, kernel_id: str, session_id: str) -> None:
+        """See `VisaApi`."""
+        self._tell("close", NotebookKey(instance_id, kernel_id, session_id))
+
+    def _tell(self, what: str, notebook: NotebookKey) -> None:
+        self.asked.append(self.clock.now)
+        if not self.is_up:
+            raise VisaUnreachable("down")
+        self.told.setdefault(notebook, []).append((self.clock.now, what))
+
+
+def test_ten_thousand_closes_while_the_api_is_down_for_ten_minutes() -> None:
+    """All are delivered after its return, in order per session, at a bounded rate; till then it has peace."""
+    clock, sessions, outage = Clock(), 10_000, 600.0
+    api, outbox, settled = Sieve(clock), Outbox(), []
+    chance = random.Random(7)  # noqa: S311 -- repeatable
+    delivery = Delivery(
+        api,
+        outbox,
+        Tokens(clock),
+        lambda one, state: settled.append((one.id, state)),
+        may_send=lambda: True,
+        monotonic=clock,
+        jitter=chance.random,
+    )
+    closes = iter(sorted((chance.uniform(0, outage), number) for number in range(sessions)))
+
+    async def main() -> None:
+        api.is_up = False
+        following = next(closes, None)
+        while following is not None or len(outbox):
+            while following is not None and following[0] <= clock.now:
+                outbox.put(report(following[1], "close", session=following[1]))
+                if following[1] % 10 == 0:  # the user is back before VISA knows that they were gone
+                    outbox.put(report(following[1] + sessions, "open", session=following[1]))
+                following = next(closes, None)
+            api.is_up = clock.now >= outage
+            await delivery.deliver()
+            clock.now += 0.1
+
+    asyncio.run(main())
+    assert sessions * 11 // 10 == len({one for one, state in settled if state is ReportState.DELIVERED})
+    assert len(settled) == sum(map(len, api.told.values()))
+    for number in range(sessions):
+        expected = ["close", "open"] if number % 10 == 0 else ["close"]
+        assert expected == [what for _, what in api.told[key(number)]]
+    begun = [at for at in api.asked if at < outage]
+    assert 60 > len(begun)
+    seconds = Counter(int(at) for at in api.asked)
+    assert 2 * PER_SECOND >= max(seconds.values())
+    # A minute until the probe, and 110 s for 11 000 at 100 a second.
+    assert outage + 60 + 110 + 5 > max(api.asked)

@@ -132,30 +132,61 @@ class TunnelOpened(_Message, tag="tunnel_opened"):
         return f"TunnelOpened(tunnel={self.tunnel}, notebook={self.notebook}, user={self.user!r})"
 
 
-class TunnelEnded(_Message, tag="tunnel_ended"):
-    """A connection of a notebook session is over."""
+class TokenAccepted(_Message, tag="token_accepted"):
+    """The VISA API has accepted a token that this worker had not seen accepted before."""
 
+    user: str
+    """As in `TunnelOpened`."""
+    token: str
+    """For reports that an older one of the same user cannot deliver any more; kept in memory only."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"TokenAccepted(user={self.user!r})"
+
+
+class _Traffic(_Message):
     tunnel: int
-    reason: str
-    at: float
-    """Unix time."""
     bytes_up: int
     """From the browser to the instance."""
     bytes_down: int
     messages_up: int = 0
     """Data messages from the browser, as far as the stream was WebSocket."""
     messages_down: int = 0
+    first_interacted_at: float | None = None
+    """When the first data message came from the browser, in Unix time; None when there was none."""
     interacted_at: float | None = None
-    """When the last data message came from the browser, in Unix time; None when there was none."""
+    """When the last one came."""
+
+
+class TunnelProgressed(_Traffic, tag="tunnel_progressed"):
+    """What has passed through a connection of a notebook session that goes on."""
+
+
+class TunnelEnded(_Traffic, kw_only=True, tag="tunnel_ended"):
+    """A connection of a notebook session is over."""
+
+    reason: str
+    at: float
+    """Unix time."""
 
 
 type Downwards = Start | Ping | Drain | ShowState
-type Upwards = Ready | Pong | TunnelOpened | TunnelEnded
+type Upwards = Ready | Pong | TokenAccepted | TunnelOpened | TunnelProgressed | TunnelEnded
 type Message = Downwards | Upwards
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
-    Start | Ping | Drain | ShowState | Ready | Pong | TunnelOpened | TunnelEnded
+    Start
+    | Ping
+    | Drain
+    | ShowState
+    | Ready
+    | Pong
+    | TokenAccepted
+    | TunnelOpened
+    | TunnelProgressed
+    | TunnelEnded
 )
 
 

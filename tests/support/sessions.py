@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened
+from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened, TunnelProgressed
 
 TOKEN = "secret-token"
 
@@ -16,10 +16,28 @@ def key(number: int = 1, *, instance: int = 7) -> NotebookKey:
 
 
 def opened(
-    tunnel: int, notebook: NotebookKey | None = None, *, token: str = TOKEN, at: float = 1000.0
+    tunnel: int,
+    notebook: NotebookKey | None = None,
+    *,
+    user: str = "anna",
+    token: str = TOKEN,
+    at: float = 1000.0,
 ) -> TunnelOpened:
     """Give the message that a tunnel has opened; its session is that of its number."""
-    return TunnelOpened(tunnel=tunnel, notebook=notebook or key(tunnel), user="anna", token=token, at=at)
+    return TunnelOpened(tunnel=tunnel, notebook=notebook or key(tunnel), user=user, token=token, at=at)
+
+
+def progressed(tunnel: int, *, messages_up: int = 1) -> TunnelProgressed:
+    """Give the message that something has passed through a tunnel."""
+    return TunnelProgressed(
+        tunnel=tunnel,
+        bytes_up=5,
+        bytes_down=6,
+        messages_up=messages_up,
+        messages_down=2,
+        first_interacted_at=1000.25,
+        interacted_at=1000.5,
+    )
 
 
 def ended(tunnel: int, *, at: float = 1001.0, reason: str = "browser closed") -> TunnelEnded:

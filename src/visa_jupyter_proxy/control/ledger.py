@@ -1,12 +1,27 @@
-"""Which connections are open in this process. Plain code: no loop, no clock, no store."""
+"""Which connections carry notebook sessions in this process. Plain code: no loop, no clock, no store.
+
+A connection carries its session from its 101 on, and for the linger after it is over: its browser may
+come back with the same ids, to this process or to another one. Whoever comes back here takes over at
+once, so a session has connections, or one that lingers, never both.
+
+`now` is a monotonic clock, `at` is Unix time; both in seconds.
+"""
 
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from visa_jupyter_proxy.control.journal.records import LONGEST_ID, Ended, Opened, is_reportable, new_id
-from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened
+from visa_jupyter_proxy.control.journal.records import (
+    LONGEST_ID,
+    Ended,
+    Opened,
+    Progressed,
+    Record,
+    is_reportable,
+    new_id,
+)
+from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened, TunnelProgressed
 
 
 @dataclass(slots=True)
@@ -18,22 +33,40 @@ class _Connection:
     user: str
     opened_at: float
     token: str
+    known: TunnelProgressed | TunnelEnded | None = None
+    """What was heard last of what has passed through it."""
+    left_at: float | None = None
+    """When it was over."""
+    reason: str = ""
+    lapses: float = 0.0
+    """When it ceases to carry its session, once it is over."""
 
     def __repr__(self) -> str:
         return f"_Connection({self.id}, worker={self.worker}, tunnel={self.tunnel})"
 
 
 class Ledger:
-    """The open connections of all workers of this process, and the records that their changes make."""
+    """The connections of all workers of this process, and the records that their changes make."""
 
-    def __init__(self) -> None:
+    def __init__(self, linger_s: float = 0.0) -> None:
+        """`linger_s` is how long a connection that is over carries its session on."""
+        self._linger_s = linger_s
         self._connections: dict[tuple[int, int], _Connection] = {}
         self._carried: dict[NotebookKey, list[_Connection]] = {}
+        self._lingering: dict[NotebookKey, _Connection] = {}
+        """In the order of their lapsing."""
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def opened(self, worker: int, message: TunnelOpened) -> Opened | None:
+    @property
+    def lingering(self) -> int:
+        """How many sessions have no connection, and may come back."""
+        return len(self._lingering)
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def opened(self, worker: int, message: TunnelOpened) -> list[Record] | None:
         """Enter a connection; None when it is there already."""
         if (worker, message.tunnel) in self._connections:
             return None
@@ -48,36 +81,68 @@ class Ledger:
             opened_at=message.at,
             token=message.token,
         )
+        left = self._lingering.pop(key, None)
+        records: list[Record] = [_opened(connection, first=not carriers and left is None)]
+        if left is not None:
+            records.append(_ended(left, last=False))
         carriers.append(connection)
         self._connections[worker, message.tunnel] = connection
-        return _opened(connection, first=len(carriers) == 1)
+        return records
 
-    def ended(self, worker: int, message: TunnelEnded) -> Ended | None:
-        """Strike a connection out; None when there is none."""
-        if (worker, message.tunnel) not in self._connections:
+    def progressed(self, worker: int, message: TunnelProgressed) -> Progressed | None:
+        """Note what has passed through a connection; None when there is none."""
+        connection = self._connections.get((worker, message.tunnel))
+        if connection is None:
             return None
-        return self._strike(
-            (worker, message.tunnel), message.reason, message.at, message.bytes_up, message.bytes_down
-        )
+        connection.known = message
+        return _progressed(connection)
 
-    def lost(self, worker: int | None, reason: str, at: float) -> list[Ended]:
-        """Strike out all connections of one worker, or of all (None). Their bytes are not known."""
-        over = [place for place in self._connections if worker in (None, place[0])]
-        return [self._strike(place, reason, at, None, None) for place in over]
+    def ended(self, worker: int, message: TunnelEnded, now: float) -> Record | None:
+        """Strike a connection out; None when there is none."""
+        connection = self._connections.get((worker, message.tunnel))
+        if connection is None:
+            return None
+        connection.known = message
+        return self._strike(connection, message.reason, message.at, now)
+
+    def lost(self, worker: int | None, reason: str, at: float, now: float) -> list[Record]:
+        """Strike out all connections of one worker, or of all (None), as far as they are known."""
+        over = [one for (number, _), one in self._connections.items() if worker in (None, number)]
+        return [self._strike(connection, reason, at, now) for connection in over]
+
+    def lapsed(self, now: float) -> list[Record]:
+        """End what has lingered for long enough."""
+        over = []
+        for connection in self._lingering.values():
+            if connection.lapses > now:
+                break
+            over.append(connection)
+        for connection in over:
+            del self._lingering[connection.key]
+        return [_ended(connection, last=True) for connection in over]
+
+    def next_lapse(self) -> float | None:
+        """Say when there is something to end; None when nothing lingers."""
+        return next((connection.lapses for connection in self._lingering.values()), None)
+
+    # --- what is known --------------------------------------------------------------------------
 
     def token(self, key: NotebookKey) -> str | None:
-        """Give the newest token with which a connection of this session was opened and still runs."""
-        carriers = self._carried.get(key)
+        """Give the newest token with which a connection of this session was opened."""
+        carriers = self._carried.get(key) or [one for one in [self._lingering.get(key)] if one is not None]
         return carriers[-1].token if carriers else None
 
-    def declare(self, *, but: Collection[str], anew: bool) -> list[Opened]:
-        """Make the records of all open connections again, except those in `but`.
+    def declare(self, *, but: Collection[str], anew: bool) -> list[Record]:
+        """Make the records of all connections that carry a session again, except those in `but`.
 
         `anew`: the journal has ended them and closed their sessions, so these are new connections and
-        sessions, to be reported. Otherwise it has only lost them, and nothing is to be reported.
+        sessions, to be reported; what lingers is over. Otherwise it has only lost them, and nothing is
+        to be reported.
         """
-        records = []
-        for carriers in self._carried.values():
+        if anew:
+            self._lingering = {key: one for key, one in self._lingering.items() if one.id in but}
+        records: list[Record] = []
+        for carriers in [*self._carried.values(), *([one] for one in self._lingering.values())]:
             declared = [connection for connection in carriers if connection.id not in but]
             for connection in declared:
                 if anew:
@@ -88,25 +153,21 @@ class Ledger:
                 records.append(record)
         return records
 
-    def _strike(
-        self, place: tuple[int, int], reason: str, at: float, bytes_up: int | None, bytes_down: int | None
-    ) -> Ended:
-        connection = self._connections.pop(place)
-        carriers = self._carried[connection.key]
+    def _strike(self, connection: _Connection, reason: str, at: float, now: float) -> Record:
+        key = connection.key
+        del self._connections[connection.worker, connection.tunnel]
+        carriers = self._carried[key]
         carriers.remove(connection)
-        if not carriers:
-            del self._carried[connection.key]
-        return Ended(
-            connection=connection.id,
-            key=connection.key,
-            # Clocks are set back; a connection that ends before it begins helps nobody.
-            at=max(at, connection.opened_at),
-            reason=storable(reason),
-            bytes_up=bytes_up,
-            bytes_down=bytes_down,
-            report=new_id() if is_reportable(connection.key) else None,
-            last=not carriers,
-        )
+        # Clocks are set back; a connection that ends before it begins helps nobody.
+        connection.left_at, connection.reason = max(at, connection.opened_at), storable(reason)
+        if carriers:
+            return _ended(connection, last=False)
+        del self._carried[key]
+        if not self._linger_s:
+            return _ended(connection, last=True)
+        connection.lapses = now + self._linger_s
+        self._lingering[key] = connection
+        return _progressed(connection)
 
 
 def _opened(connection: _Connection, *, first: bool) -> Opened:
@@ -121,6 +182,39 @@ def _opened(connection: _Connection, *, first: bool) -> Opened:
         session=new_id(),
         report=new_id() if is_reportable(connection.key) else None,
         first=first,
+    )
+
+
+def _progressed(connection: _Connection) -> Progressed:
+    known = connection.known
+    return Progressed(
+        connection=connection.id,
+        bytes_up=None if known is None else known.bytes_up,
+        bytes_down=None if known is None else known.bytes_down,
+        messages_up=None if known is None else known.messages_up,
+        messages_down=None if known is None else known.messages_down,
+        first_interaction_at=None if known is None else known.first_interacted_at,
+        last_interaction_at=None if known is None else known.interacted_at,
+        left_at=connection.left_at,
+        reason=connection.reason or None,
+    )
+
+
+def _ended(connection: _Connection, *, last: bool) -> Ended:
+    known = connection.known
+    return Ended(
+        connection=connection.id,
+        key=connection.key,
+        at=connection.opened_at if connection.left_at is None else connection.left_at,
+        reason=connection.reason,
+        bytes_up=None if known is None else known.bytes_up,
+        bytes_down=None if known is None else known.bytes_down,
+        messages_up=None if known is None else known.messages_up,
+        messages_down=None if known is None else known.messages_down,
+        first_interaction_at=None if known is None else known.first_interacted_at,
+        last_interaction_at=None if known is None else known.interacted_at,
+        report=new_id() if is_reportable(connection.key) else None,
+        last=last,
     )
 
 

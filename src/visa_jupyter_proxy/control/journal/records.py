@@ -63,14 +63,14 @@ class Progressed:
 
     `left_at` is for a connection that is over, but whose session may come back before it counts as
     closed: it goes on to carry its session until it is `Ended`. If nobody is left to say so, it is
-    taken to have ended then.
+    taken to have ended then. What is None is not known.
     """
 
     connection: str
-    bytes_up: int
-    bytes_down: int
-    messages_up: int
-    messages_down: int
+    bytes_up: int | None
+    bytes_down: int | None
+    messages_up: int | None
+    messages_down: int | None
     first_interaction_at: float | None
     last_interaction_at: float | None
     left_at: float | None = None

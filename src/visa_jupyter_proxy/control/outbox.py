@@ -1,0 +1,211 @@
+"""The reports that are not settled, and which of them are due. Plain code: `now` is a monotonic clock.
+
+Reports of one session key are due one after the other, in the order of the journal. The first that is
+not settled holds back the rest. Different keys do not wait for each other.
+"""
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, override
+
+from visa_jupyter_proxy.control.circuit import back_off
+from visa_jupyter_proxy.control.journal.records import Due, Kind
+from visa_jupyter_proxy.mailbox import NotebookKey
+
+CONCURRENT: Final = 16
+"""Deliveries at once: half of what a small API server's pool of database connections holds."""
+
+LARGEST: Final = 100_000
+"""Reports kept in memory."""
+
+
+@dataclass(slots=True, eq=False)
+class Report:
+    """One message to the API, on its way."""
+
+    id: str
+    kind: Kind
+    key: NotebookKey
+    user: str = ""
+    """Whose session it is; an open needs a token of theirs."""
+    token: str | None = None
+    """The one that opened the session, if this process has it."""
+    number: int | None = None
+    """Its place in the journal's order; None when the journal does not know it yet."""
+    blocked: bool = False
+    attempts: int = 0
+    not_before: float = 0.0
+    refused_at: float | None = None
+    """When the API refused a token for the first time."""
+    under_way: bool = False
+    forgotten: bool = False
+    """Another owner has taken it over while it was under way."""
+
+    @classmethod
+    def of(cls, due: Due, user: str = "", token: str | None = None) -> "Report":
+        """Make the report that the journal says is due."""
+        return cls(due.report, due.kind, due.key, due.user or user, token, due.number, due.blocked)
+
+    @override
+    def __repr__(self) -> str:
+        return f"Report({self.id}, {self.kind}, {self.key}, attempts={self.attempts})"
+
+
+class Outbox:
+    """The reports of all sessions."""
+
+    def __init__(self, *, concurrent: int = CONCURRENT, largest: int = LARGEST) -> None:
+        self._concurrent = concurrent
+        self._largest = largest
+        self._queues: dict[NotebookKey, deque[Report]] = {}
+        self._count = 0
+        self._under_way = 0
+        self._refused: dict[str, set[Report]] = {}
+        """User -> opens whose token was refused, and that wait for another one."""
+        # When the first report of a key may be sent. An entry that is overtaken by events stays, and is
+        # thrown away when its turn comes.
+        self._times: list[tuple[float, int, Report]] = []
+        self._entries = itertools.count()
+
+    def __len__(self) -> int:
+        return self._count
+
+    # --- what is due ---------------------------------------------------------------------------
+
+    def put(self, report: Report, *, adopted: bool = False) -> bool:
+        """Add a report in its place; False when there are too many already.
+
+        Our own come in their order. One that was adopted may be older than what waits here.
+        """
+        if self._count >= self._largest:
+            return False
+        queue = self._queues.setdefault(report.key, deque())
+        queue.insert(_place(queue, report) if adopted else len(queue), report)
+        self._count += 1
+        self._schedule(queue[0])
+        return True
+
+    def due(self, now: float, most: int | None = None) -> list[Report]:
+        """Take the reports that are to be sent now; each comes back by one of the three calls below."""
+        due: list[Report] = []
+        while most is None or len(due) < most:
+            at = self.next_at()
+            if at is None or at > now:
+                break
+            _, _, report = heapq.heappop(self._times)
+            report.under_way = True
+            self._under_way += 1
+            due.append(report)
+        return due
+
+    def next_at(self) -> float | None:
+        """When the next report is due; None while that depends on something else than time."""
+        if self._under_way >= self._concurrent:
+            return None
+        while self._times and not self._is_valid(*self._times[0]):
+            heapq.heappop(self._times)
+        return self._times[0][0] if self._times else None
+
+    # --- what became of it ---------------------------------------------------------------------
+
+    def settled(self, report: Report) -> None:
+        """Take a report out for good."""
+        self._returned(report)
+        queue = self._queues[report.key]
+        queue.remove(report)
+        self._count -= 1
+        if queue:
+            self._schedule(queue[0])
+        else:
+            del self._queues[report.key]
+
+    def failed(self, report: Report, now: float, jitter: float) -> None:
+        """Put a report back, due after its back-off; `jitter` is a random number from 0 to 1."""
+        report.attempts += 1
+        report.not_before = now + back_off(report.attempts, jitter)
+        self.broken_off(report)
+
+    def refused(self, report: Report, now: float, jitter: float) -> None:
+        """Put an open back whose token was refused; due early when the user has a new one (`renew`)."""
+        if report.refused_at is None:
+            report.refused_at = now
+        self._refused.setdefault(report.user, set()).add(report)
+        self.failed(report, now, jitter)
+
+    def broken_off(self, report: Report) -> None:
+        """Put a report back whose attempt has come to no end."""
+        if report.forgotten:
+            self.settled(report)
+            return
+        self._returned(report, waits=True)
+        self._schedule(self._queues[report.key][0])
+
+    # --- what changes meanwhile ----------------------------------------------------------------
+
+    def renew(self, user: str) -> None:
+        """Let the opens go that wait for a token of this user."""
+        for report in self._refused.pop(user, ()):
+            report.not_before = 0.0
+            self._schedule(self._queues[report.key][0])
+
+    def blocked(self) -> list[str]:
+        """Give the ids of the reports that wait for another owner's."""
+        return [report.id for queue in self._queues.values() for report in queue if report.blocked]
+
+    def unblock(self, but: Collection[str]) -> None:
+        """Let all blocked reports go, except these."""
+        for queue in self._queues.values():
+            for report in queue:
+                report.blocked = report.blocked and report.id in but
+            self._schedule(queue[0])
+
+    def hurry(self) -> None:
+        """Forget all back-off: this is the last chance."""
+        for queue in self._queues.values():
+            queue[0].not_before = 0.0
+            self._schedule(queue[0])
+
+    def forget(self) -> None:
+        """Drop all: another owner has taken it over. What is under way is not repeated."""
+        self._refused.clear()
+        for key, queue in list(self._queues.items()):
+            kept = deque(report for report in queue if report.under_way)
+            self._count -= len(queue) - len(kept)
+            for report in kept:
+                report.forgotten = True
+            if kept:
+                self._queues[key] = kept
+            else:
+                del self._queues[key]
+
+    def _returned(self, report: Report, *, waits: bool = False) -> None:
+        report.under_way = False
+        self._under_way -= 1
+        if not waits and (others := self._refused.get(report.user)):
+            others.discard(report)
+            if not others:
+                del self._refused[report.user]
+
+    def _schedule(self, report: Report) -> None:
+        if not report.under_way and not report.blocked:
+            heapq.heappush(self._times, (report.not_before, next(self._entries), report))
+
+    def _is_valid(self, at: float, _entry: int, report: Report) -> bool:
+        queue = self._queues.get(report.key)
+        is_first = queue is not None and queue[0] is report
+        return is_first and at == report.not_before and not report.under_way and not report.blocked
+
+
+def _place(queue: deque[Report], adopted: Report) -> int:
+    """Where an adopted report belongs: before all that have a larger number, or none yet."""
+    place = len(queue)
+    while place > 0 and not queue[place - 1].under_way and _is_later(queue[place - 1], adopted):
+        place -= 1
+    return place
+
+
+def _is_later(report: Report, adopted: Report) -> bool:
+    return report.number is None or adopted.number is None or report.number > adopted.number

@@ -1,0 +1,306 @@
+"""The only one in this process who writes the journal: records, heartbeats, deaths of others.
+
+1. A record is put into the backlog, at once. All that have gathered are written in one transaction. The
+   journal answers which reports they have made due: it knows whether another process carries a session.
+2. While the journal cannot be written, records wait. If no other process may carry a session of ours,
+   what is due is decided by what this process knows, and the records are marked so (`released`). With
+   others about, a close that was decided so could end a session that lives there: it waits, too.
+3. Every few seconds this owner's heartbeat is counted on, owners whose heartbeat stands still are buried,
+   and the reports that stopped or dead owners have left are adopted.
+4. When the journal says that this owner is dead itself (the process was suspended for long), it goes on
+   as a new owner and declares what it still carries.
+"""
+
+import math
+import os
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, Protocol
+
+from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.backlog import LARGEST, Backlog
+from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
+from visa_jupyter_proxy.control.journal.records import Due, Opened, Record, new_id
+from visa_jupyter_proxy.control.owners import Watch
+
+HEARTBEAT_S: Final = 3.0
+"""Between two heartbeats: four may be late before the time-out has passed."""
+
+OWNER_TIMEOUT_S: Final = 15.0
+"""How long a heartbeat may stand still before its owner counts as dead."""
+
+_BATCH: Final = 200
+"""Records in one transaction: less than half a second, during which another process has to wait."""
+
+_FIRST_RETRY_S: Final = 0.5
+_LARGEST_RETRY_S: Final = 5.0
+"""A third of `OWNER_TIMEOUT_S`: when a store comes back, all must beat before one is taken for dead."""
+
+_log = logs.get()
+
+
+class Author(Protocol):
+    """Whose records are written, and what the writer tells them. None of it may raise or wait."""
+
+    def due(self, record: Record, due: Due) -> None:
+        """Send the report that a record has made due."""
+
+    def adopted(self, due: Due) -> None:
+        """Send the report that somebody has left."""
+
+    def release(self, record: Record) -> None:
+        """Decide without the journal what a record makes due."""
+
+    def declare(self, *, but: Collection[str], anew: bool) -> list[Record]:
+        """Give the records of what is carried here again; see `Ledger.declare`."""
+
+    def reborn(self) -> None:
+        """Forget what was to be sent: another owner has taken it over."""
+
+    def beaten(self) -> None:
+        """Know that the journal counts this process among the living."""
+
+    def blocked(self) -> list[str]:
+        """Give the reports that wait for another owner's."""
+
+    def unblock(self, but: Collection[str]) -> None:
+        """Send those that wait no longer: all except `but`."""
+
+
+class Writer:
+    """Writes for one author, in steps that its owner takes one after the other. Times in seconds."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        author: Author,
+        *,
+        linger_s: float,
+        heartbeat_s: float,
+        owner_timeout_s: float,
+        largest_backlog: int = LARGEST,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """`linger_s`: how long the connections of an owner that has stopped carry their sessions on."""
+        self.owner = new_id()
+        """Id of this process's row among the owners; a new one when it was declared dead."""
+        self._journal = journal
+        self._author = author
+        self._linger_s = linger_s
+        self._heartbeat_s = heartbeat_s
+        # Who is dead has been gone for a while: for the linger, too.
+        self._timeout_s = max(owner_timeout_s, linger_s + heartbeat_s)
+        self._lease_s = owner_timeout_s / 2
+        self._monotonic = monotonic
+        self._wall = wall
+        self._backlog = Backlog(largest_backlog)
+        self._watch = Watch(self._timeout_s)
+        self._stopped: dict[str, float] = {}
+        """Owners that have stopped and left connections, and since when that is known here."""
+        self._fault: str | None = None
+        self._retry_s = 0.0
+        self._retry_at = 0.0
+        self._next_beat = monotonic()
+        self._beaten_at = -math.inf
+        self._is_alone = True
+        self._was_declared_dead = False
+        """And is not registered anew yet."""
+
+    # --- how things are ----------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many records are not in the journal yet."""
+        return len(self._backlog)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the journal could not be written the last time."""
+        return self._fault is not None
+
+    @property
+    def decides(self) -> bool:
+        """Whether what this process knows is enough to decide: nobody else may carry our sessions."""
+        return self._is_alone and not self._journal.is_shared
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether no other owner can have taken this one for dead, and its reports over."""
+        return self.decides or self._monotonic() - self._beaten_at < self._lease_s
+
+    def next_at(self) -> float:
+        """When the next step is due."""
+        if self._retry_s:
+            return self._retry_at
+        return -math.inf if self._backlog else self._next_beat
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def add(self, *records: Record) -> None:
+        """Have records written. Never waits, never fails."""
+        for record in records:
+            if self._fault is not None and self.decides:
+                self._author.release(record)
+            self._gone(self._backlog.add(record))
+
+    async def step(self) -> None:
+        """Beat when it is time, and write what has gathered. Never fails."""
+        try:
+            if self._monotonic() >= self._next_beat and not await self.beat():
+                return
+            while self._backlog and await self.write():
+                if self._monotonic() >= self._next_beat:
+                    return  # a long queue must not make us look dead
+        except Exception:  # noqa: BLE001 -- a defect of ours must not end the only writer
+            _log.error("writing the journal failed", exc_info=True)
+            self._back_off()
+
+    async def flush(self) -> None:
+        """Write all that can be written, for the last time but one."""
+        while self._backlog and await self.write():
+            pass
+
+    async def stop(self) -> None:
+        """Sign off: what was left here is for others to take over."""
+        if self._backlog:
+            _log.error("stopping with records that could not be written", records=len(self._backlog))
+        try:
+            await self._journal.stop(self.owner, self._wall())
+        except JournalUnavailable as error:
+            self._failed(error)
+        await self._journal.close()
+
+    async def write(self) -> bool:
+        """Write the oldest records in one transaction; False when the journal cannot be written."""
+        return await self._guarded(self._write)
+
+    async def _write(self) -> None:
+        batch = self._backlog.take(_BATCH)
+        try:
+            await self._write_all(batch)
+        except RecordRefused as error:
+            await self._write_singly(batch, error)
+        except BaseException:
+            self._gone(self._backlog.put_back(batch))
+            raise
+
+    async def _write_all(self, records: list[Record]) -> None:
+        for record, due in zip(records, await self._journal.write(self.owner, records), strict=True):
+            if due is not None:
+                self._author.due(record, due)
+
+    async def _write_singly(self, batch: list[Record], error: RecordRefused) -> None:
+        """Find the record that can never be written, so that it does not hold up all others."""
+        if len(batch) == 1:
+            _log.error("a record cannot be written", record=type(batch[0]).__name__, cause=str(error))
+            self._lose(batch[0])
+            return
+        for position, record in enumerate(batch):
+            try:
+                await self._write_all([record])
+            except RecordRefused as single:
+                await self._write_singly([record], single)
+            except BaseException:
+                self._gone(self._backlog.put_back(batch[position:]))
+                raise
+
+    # --- owners, alive and dead -----------------------------------------------------------------
+
+    async def beat(self) -> bool:
+        """Count the heartbeat on, bury the dead, adopt what they have left; False when it failed."""
+        now = self._monotonic()
+        if now - self._next_beat > self._heartbeat_s:
+            # We stood still ourselves: others may have been unable to beat for the same reason.
+            self._watch.reset()
+        self._next_beat = now + self._heartbeat_s
+        return await self._guarded(self._beat)
+
+    async def _beat(self) -> None:
+        began = self._monotonic()
+        others = await self._journal.beat(self.owner, self._wall())
+        self._beaten_at, self._is_alone = began, not others
+        for owner, beats in self._watch.observe(others, self._monotonic()):
+            ended = await self._journal.bury(owner, beats, self.owner, self._wall())
+            if ended is not None:
+                _log.warning("another control process is dead", owner=owner, connections_ended=ended)
+        await self._clear()
+        for due in await self._journal.adopt(self.owner):
+            self._author.adopted(due)
+        waiting = self._author.blocked()
+        if waiting:
+            self._author.unblock(await self._journal.blocked(self.owner, waiting))
+        self._author.beaten()
+
+    async def _clear(self) -> None:
+        """End what stopped owners have left, when their browsers have had the time to come back."""
+        left = await self._journal.left(self.owner)
+        now = self._monotonic()
+        self._stopped = {owner: self._stopped.get(owner, now) for owner in left}
+        for owner, since in self._stopped.items():
+            if now - since >= self._linger_s:
+                await self._journal.clear(owner, self.owner, self._wall())
+
+    # --- when the journal does not do what we want ---------------------------------------------
+
+    async def _guarded(self, action: Callable[[], Awaitable[None]]) -> bool:
+        """Run one of the two above, as a new owner if need be; False when the journal is away."""
+        try:
+            try:
+                await action()
+            except OwnerGone as gone:
+                await self._register(gone)
+                await action()
+        except (JournalUnavailable, OwnerGone) as error:
+            self._failed(error)
+            return False
+        self._recovered()
+        return True
+
+    async def _register(self, gone: OwnerGone) -> None:
+        if gone.declared_dead:
+            _log.error("this process was declared dead, and goes on as a new owner", owner=self.owner)
+            self.owner = new_id()
+            self._was_declared_dead = True
+            self._author.reborn()
+        await self._journal.register(self.owner, socket.gethostname(), os.getpid(), self._wall())
+        unwritten = {record.connection for record in self._backlog if isinstance(record, Opened)}
+        self.add(*self._author.declare(but=unwritten, anew=self._was_declared_dead))
+        self._was_declared_dead = False
+
+    def _failed(self, error: Exception) -> None:
+        self._back_off()
+        if self._fault is None:
+            _log.error(
+                "the journal cannot be written; records wait in memory",
+                cause=str(error),
+                journal=self._journal.name,
+            )
+        self._fault = str(error)
+        if self.decides:
+            for record in list(self._backlog):
+                self._author.release(record)
+
+    def _back_off(self) -> None:
+        self._retry_s = min(_LARGEST_RETRY_S, max(_FIRST_RETRY_S, 2 * self._retry_s))
+        self._retry_at = self._monotonic() + self._retry_s
+
+    def _recovered(self) -> None:
+        self._retry_s = 0.0
+        if self._fault is not None:
+            self._fault = None
+            _log.warning(
+                "the journal can be written again", waiting=len(self._backlog), lost=self._backlog.dropped
+            )
+
+    def _gone(self, records: list[Record]) -> None:
+        """Log the records for which there was no room; their reports are sent all the same, if possible."""
+        for record in records:
+            self._lose(record)
+        if records:
+            _log.error("records are lost: too many wait for the journal", lost=self._backlog.dropped)
+
+    def _lose(self, record: Record) -> None:
+        if self.decides:
+            self._author.release(record)
