@@ -74,7 +74,9 @@ class Setting:
             patience_s=patience_s,
             now=lambda: self.now,
             wall_clock=lambda: self.wall_clock,
+            accepted=lambda token, user: self.accepted.append((token.text, user)),
         )
+        self.accepted: list[tuple[str, str]] = []
 
     async def grant(self, token: str = "token", instance_id: int = 12, client: str = "a") -> Grant:
         """Ask as a request would."""
@@ -421,6 +423,19 @@ class TestUsers:
             assert (setting.now + _REUSE_S, True) == (grant.expires, grant.user.startswith("token:"))
             assert token not in grant.user
             assert grant.user != (await setting.grant("another")).user
+
+        _run(test)
+
+    def test_what_the_api_accepts_is_told(self) -> None:
+        """With its user, also when the instance has no address yet; what it refuses is not."""
+
+        async def test(setting: Setting) -> None:
+            token = setting.jwt(sub="anna")
+            setting.api.refuses = InstanceNotFound("404")
+            await setting.refused(InstanceNotFound, "not the owner")
+            setting.api.refuses, setting.api.host = None, None
+            await setting.refused(InstanceNotReady, token)
+            assert [(token, "anna")] == setting.accepted
 
         _run(test)
 

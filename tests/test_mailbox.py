@@ -19,8 +19,10 @@ from visa_jupyter_proxy.mailbox import (
     Ready,
     ShowState,
     Start,
+    TokenAccepted,
     TunnelEnded,
     TunnelOpened,
+    TunnelProgressed,
     WorkerSettings,
 )
 
@@ -53,6 +55,17 @@ _ALL: list[Message] = [
     Ready(),
     Pong(number=7),
     TunnelOpened(tunnel=1, notebook=NotebookKey(12, "k", "s" * 200), user="anna", token="TOKEN", at=1.5),
+    TokenAccepted(user="anna", token="TOKEN"),
+    TunnelProgressed(tunnel=1, bytes_up=2**40, bytes_down=0),
+    TunnelProgressed(
+        tunnel=2,
+        bytes_up=1,
+        bytes_down=2,
+        messages_up=3,
+        messages_down=2**33,
+        first_interacted_at=1.25,
+        interacted_at=1.5,
+    ),
     TunnelEnded(tunnel=1, reason="closed", at=2.5, bytes_up=2**40, bytes_down=0),
     TunnelEnded(
         tunnel=2,
@@ -62,6 +75,7 @@ _ALL: list[Message] = [
         bytes_down=0,
         messages_up=2**33,
         messages_down=3,
+        first_interacted_at=1.25,
         interacted_at=1.5,
     ),
 ]

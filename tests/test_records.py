@@ -22,8 +22,15 @@ from visa_jupyter_proxy.errors import (
     VisaTimeout,
 )
 from visa_jupyter_proxy.logs import logger
-from visa_jupyter_proxy.mailbox import TunnelEnded
-from visa_jupyter_proxy.worker.records import log_exchange, log_refusal, log_tunnel, origin, tunnel_ended
+from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
+from visa_jupyter_proxy.worker.records import (
+    log_exchange,
+    log_refusal,
+    log_tunnel,
+    origin,
+    tunnel_ended,
+    tunnel_progressed,
+)
 from visa_jupyter_proxy.worker.tunnel import FollowedSide, Owner, Tunnel
 
 
@@ -268,7 +275,10 @@ class TestTunnels:
         assert TunnelEnded(
             tunnel=3, reason="closed", at=5000.0, bytes_up=11, bytes_down=5, interacted_at=None
         ) == tunnel_ended(tunnel, 3, 70.0, 5000.0)
-        tunnel.interacted_at, tunnel.error = 60.0, ClientGone("reset")
+        assert TunnelProgressed(tunnel=3, bytes_up=11, bytes_down=5) == tunnel_progressed(
+            tunnel, 3, 70.0, 5000.0
+        )
+        tunnel.first_interacted_at, tunnel.interacted_at, tunnel.error = 50.0, 60.0, ClientGone("reset")
         tunnel.up.frames.feed(b"\x82\x00" * 2)
         assert isinstance(tunnel.down, FollowedSide)
         tunnel.down.frames.feed(b"\x82\x80abcd")
@@ -280,5 +290,15 @@ class TestTunnels:
             bytes_down=5,
             messages_up=1,
             messages_down=2,
+            first_interacted_at=4980.0,
             interacted_at=4990.0,
         ) == tunnel_ended(tunnel, 3, 70.0, 5000.0)
+        assert TunnelProgressed(
+            tunnel=3,
+            bytes_up=11,
+            bytes_down=5,
+            messages_up=1,
+            messages_down=2,
+            first_interacted_at=4980.0,
+            interacted_at=4990.0,
+        ) == tunnel_progressed(tunnel, 3, 70.0, 5000.0)

@@ -134,6 +134,11 @@ async def _until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
+def interactions(tunnel: Tunnel) -> tuple[float | None, float | None]:
+    """Give when there was the first, and the last."""
+    return tunnel.first_interacted_at, tunnel.interacted_at
+
+
 class TestKernelChannels:
     """Followed both ways: what the user does is told from what only keeps the connection alive."""
 
@@ -162,7 +167,10 @@ class TestKernelChannels:
             ends.worker.time = 9.0
             await ends.passes(ends.browser, MASKED_PING)
             await ends.passes(ends.instance, FRAGMENTS)
-            assert 5.0 == tunnel.interacted_at
+            assert (5.0, 5.0) == interactions(tunnel)
+            ends.worker.time = 11.0
+            await ends.passes(ends.browser, MASKED_TEXT)
+            assert (5.0, 11.0) == interactions(tunnel)
 
         talk(conversation, notebook=1)
 

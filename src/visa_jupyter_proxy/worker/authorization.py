@@ -53,17 +53,20 @@ class Authorization:
         patience_s: float,
         now: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
+        accepted: Callable[[AccessToken, str], None] | None = None,
         workers: int = 1,
     ) -> None:
         """`reuse_s` bounds the life of a grant; a question waits for its turn `patience_s` at most.
 
-        What is allowed in questions at a time is divided among the `workers` of the proxy.
+        `accepted` is called with a token and its user whenever the API has accepted it. What is allowed
+        in questions at a time is divided among the `workers` of the proxy.
         """
         self._api = api
         self._networks = networks
         self._reuse_s = reuse_s
         self._now = now
         self._wall_clock = wall_clock
+        self._accepted = accepted
         self._grants: dict[Key, Grant] = {}
         self._refusals: dict[Key, tuple[float, ProxyError]] = {}
         self._questions: dict[Key, asyncio.Task[Grant]] = {}
@@ -90,7 +93,7 @@ class Authorization:
         key = (token.digest, instance_id)
         question = self._questions.get(key)
         if question is None:
-            question = asyncio.create_task(self._ask(key, token.text, client))
+            question = asyncio.create_task(self._ask(key, token, client))
             self._questions[key] = question
             question.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(question)
@@ -119,16 +122,18 @@ class Authorization:
             question.cancel()
         await asyncio.gather(*questions, return_exceptions=True)
 
-    async def _ask(self, key: Key, token: str, client: str) -> Grant:
+    async def _ask(self, key: Key, token: AccessToken, client: str) -> Grant:
+        user, exp = _claims(token.text)
         try:
             async with self._turns.of(client):
-                instance = await self._api.get_instance(token, key[1])
+                instance = await self._api.get_instance(token.text, key[1])
+            if self._accepted is not None:
+                self._accepted(token, user)
             host = self._networks.check(instance.host)
         except (TokenRejected, InstanceNotFound) as refusal:
             _bound(self._refusals)
             self._refusals[key] = (self._now() + BRIEF_S, refusal)
             raise
-        user, exp = _claims(token)
         life = self._life(exp) if instance.is_up else min(self._life(exp), BRIEF_S)
         grant = Grant(key, instance, host, user, self._now() + life)
         if life > 0:

@@ -5,7 +5,7 @@ from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import ClientGone, Internal, ProxyError
-from visa_jupyter_proxy.mailbox import TunnelEnded
+from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.grant import Grant
@@ -95,8 +95,26 @@ def tunnel_ended(tunnel: Tunnel, number: int, now: float, at: float) -> TunnelEn
         bytes_down=tunnel.up.received,
         messages_up=tunnel.messages_up or 0,
         messages_down=tunnel.messages_down,
-        interacted_at=None if tunnel.interacted_at is None else at - (now - tunnel.interacted_at),
+        first_interacted_at=_on_the_wall(tunnel.first_interacted_at, now, at),
+        interacted_at=_on_the_wall(tunnel.interacted_at, now, at),
     )
+
+
+def tunnel_progressed(tunnel: Tunnel, number: int, now: float, at: float) -> TunnelProgressed:
+    """Make what control is told of a kernel channel that goes on."""
+    return TunnelProgressed(
+        tunnel=number,
+        bytes_up=tunnel.down.received,
+        bytes_down=tunnel.up.received,
+        messages_up=tunnel.messages_up or 0,
+        messages_down=tunnel.messages_down,
+        first_interacted_at=_on_the_wall(tunnel.first_interacted_at, now, at),
+        interacted_at=_on_the_wall(tunnel.interacted_at, now, at),
+    )
+
+
+def _on_the_wall(then: float | None, now: float, at: float) -> float | None:
+    return None if then is None else at - (now - then)
 
 
 def log_refusal(access_log: str, peer: str, request_id: bytes, error: ProxyError) -> None:

@@ -221,9 +221,11 @@ class Tunnel:
         "_closing",
         "_owner",
         "_seen",
+        "_told",
         "deadline",
         "down",
         "error",
+        "first_interacted_at",
         "interacted_at",
         "origin",
         "up",
@@ -239,8 +241,10 @@ class Tunnel:
         self.origin = origin
         self.error: ProxyError | None = None
         """Why it ended; None for cleanly, or not yet."""
+        self.first_interacted_at: float | None = None
+        """When the first data message came from the browser of a kernel channel, on the loop's clock."""
         self.interacted_at: float | None = None
-        """When the last data message came from the browser of a kernel channel, on the loop's clock."""
+        """When the last one came."""
         self.up = FollowedSide(self, upstream, downstream, Frames(masked=False))
         self.down = (
             Side(self, downstream, upstream)
@@ -250,6 +254,7 @@ class Tunnel:
         self.down.peer, self.up.peer = self.up, self.down
         self.deadline = owner.now() + owner.tunnel_idle_s if owner.tunnel_idle_s else math.inf
         self._seen = 0
+        self._told = 0
         self._closing = False
         self._owner = owner
 
@@ -309,6 +314,11 @@ class Tunnel:
         """Data messages from the instance."""
         return self.up.frames.messages
 
+    def has_progressed(self) -> bool:
+        """Whether bytes have passed since this was asked last."""
+        told, self._told = self._told, self.down.received + self.up.received
+        return told != self._told
+
     # --- told by the sides -----------------------------------------------------------------
 
     def watch(self, side: Side) -> int:
@@ -321,7 +331,9 @@ class Tunnel:
 
     def note_interaction(self) -> None:
         """Keep the time: the user has done something."""
-        self.interacted_at = self._owner.now()
+        self.interacted_at = now = self._owner.now()
+        if self.first_interacted_at is None:
+            self.first_interacted_at = now
 
     def side_ended(self, side: Side) -> None:
         """Close the half that leads to the other side, too."""

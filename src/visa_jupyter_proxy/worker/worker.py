@@ -7,6 +7,7 @@ does what control says; when control is gone, it drains and exits.
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from typing import Final
 
@@ -35,6 +36,7 @@ from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
 from visa_jupyter_proxy.worker.splice import Splices
+from visa_jupyter_proxy.worker.telling import AcceptedTokens, Progress
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 from visa_jupyter_proxy.worker.upstream import Upstream
 
@@ -71,8 +73,10 @@ class Worker:
             reuse_s=settings.cache_refresh_time_s,
             patience_s=settings.api_timeout_s,
             now=loop.time,
+            accepted=AcceptedTokens(mailbox.send).accepted,
             workers=start.places,
         )
+        self._progress = Progress(mailbox.send)
         self._pool = Pool(
             loop,
             self._connections,
@@ -169,6 +173,7 @@ class Worker:
         self._proxy.tick()
         self._listening.tick(now)
         self._authorization.tick(now)
+        self._progress.tick(self._connections, now, time.time())
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.expired(now)
 
