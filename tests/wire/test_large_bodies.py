@@ -82,7 +82,7 @@ def record(wire: Wire) -> dict[str, Any]:
     """Give the one line of the log that is this user's."""
 
     def mine() -> list[dict[str, Any]]:
-        return [one for one in wire.proxy.records("request") if one["instance"] == wire.number]
+        return [one for one in wire.proxy.records("request") if one.get("instance") == wire.number]
 
     wire.proxy.wait(mine)
     (found,) = mine()
