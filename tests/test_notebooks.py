@@ -16,7 +16,6 @@ from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.records import Ended
 from visa_jupyter_proxy.control.ledger import Ledger, storable
 from visa_jupyter_proxy.control.notebooks import Notebooks
-from visa_jupyter_proxy.control.owners import Watch
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
 
@@ -568,26 +567,6 @@ async def test_a_killed_process_s_sessions_are_closed_by_the_next(
         assert 98 == len(closed)
         assert [(100, 98)] == rows(directory / FILE, "SELECT count(*), count(closed_at) FROM sessions")
         assert [(0,)] == rows(directory / FILE, "SELECT count(*) FROM reports WHERE state = 'pending'")
-
-
-class TestWatch:
-    """Who is dead, by the observer's clock."""
-
-    def test_a_counter_that_stands_still_for_the_time_out_is_dead(self) -> None:
-        """Counted from when it was first seen so."""
-        watch = Watch(15)
-        assert [] == watch.observe({"a": 4, "b": 9}, 100.0)
-        assert [] == watch.observe({"a": 4, "b": 10}, 114.9)
-        assert [("a", 4)] == watch.observe({"a": 4, "b": 10}, 115.0)
-        assert [("a", 4), ("b", 10)] == watch.observe({"a": 4, "b": 10}, 130.0)
-
-    def test_a_counter_that_moves_in_either_direction_is_alive(self) -> None:
-        """A database that was restored has smaller ones."""
-        watch = Watch(15)
-        watch.observe({"a": 4}, 0.0)
-        assert [] == watch.observe({"a": 3}, 20.0)
-        watch.reset()
-        assert [] == watch.observe({"a": 3}, 40.0)
 
 
 class TestLedger:

@@ -105,6 +105,16 @@ class TestValues:
             ("CACHE_REFRESH_TIME_S", "2.5", 2.5),
             ("DRAIN_S", "0", 0),
             ("API_TIMEOUT_S", "86400", 86400),
+            ("OWNER_TIMEOUT_S", "2", 2),
+            *(
+                ("STORAGE_URL", f"{scheme}://{rest}", f"postgresql+asyncpg://{rest}")
+                for scheme in ("postgresql", "postgresql+asyncpg")
+                for rest in (
+                    "visa:p%40ss@db:5432/visa",
+                    "db/visa?ssl=require",
+                    "me@/visa?host=/run/postgresql",
+                )
+            ),
             (
                 "INSTANCE_NETWORKS",
                 "10.0.0.0/8, fd00::/8 ,192.0.2.7",
@@ -134,6 +144,13 @@ class TestValues:
         """Absolute ones stay."""
         settings = _loaded(tmp_path, STORAGE_DIR="a/b", CONFIG_FILE="/etc/proxy.json")
         assert (tmp_path / "a/b", Path("/etc/proxy.json")) == (settings.storage_dir, settings.config_file)
+
+    def test_a_password_in_the_settings_is_not_shown(self, tmp_path: Path) -> None:
+        """Whoever prints them, or logs a traceback with them."""
+        settings = _loaded(tmp_path, STORAGE_URL="postgresql://visa:s3cr3t@db/visa")
+        assert "s3cr3t" in str(settings.storage_url)
+        assert "s3cr3t" not in repr(settings)
+        assert "s3cr3t" not in str(settings)
 
 
 class TestMistakes:
@@ -176,6 +193,7 @@ class TestMistakes:
                 for text in ("https://a/", "visa.org", "*", "null", "https://a b")
             ),
             ("SERVER_NAMES", "https://visa.org", _HOST),
+            ("OWNER_TIMEOUT_S", "1.9", "write a number of seconds without a unit, 2 or more, at most 86400"),
             ("API_CA_FILE", "none.pem", "No such file or directory: write the path of a PEM file"),
             ("API_CA_FILE", "/dev/null", "it holds no certificate: write the path of a PEM file"),
         ],
@@ -194,6 +212,32 @@ class TestMistakes:
             (mistake,) = _mistakes(tmp_path, API_URL=text)
             assert mistake.endswith(f"{_URL}, without a query")
             assert "s3cr3t" not in mistake
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "mysql://me:s3cr3t@db/visa",
+            "me:s3cr3t@db/visa",
+            "postgresql://me:s3cr3t@db",
+            "postgresql://me:s3cr3t@db/visa/x",
+            "postgresql://me:s3cr3t@/visa",
+            "postgresql://me:s3cr3t@db:x/visa",
+            "postgresql://me:s3cr3t@db:0/visa",
+            "postgresql://me:s3cr3t@db/visa#x",
+            "postgresql://me:s3c#s3cr3t@db/visa",
+            "postgresql://me:s3c/s3cr3t@db/visa",
+            "postgresql://me:s3c@s3cr3t@db/visa",
+            "postgresql://me:s3cr3t @db/visa",
+            "postgresql://db/visa?password=s3cr3t",
+            "postgresql://me:s3cr3t@db/visa?sslmode=require",
+        ],
+    )
+    def test_a_database_that_cannot_be_used(self, tmp_path: Path, text: str) -> None:
+        """What is wrong, how it is written, and nothing of the password."""
+        (mistake,) = _mistakes(tmp_path, STORAGE_URL=text)
+        assert mistake.startswith(f"{PREFIX}STORAGE_URL: ")
+        assert "write postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE" in mistake
+        assert "s3cr3t" not in mistake
 
     @pytest.mark.parametrize("name", ["API_URL", "ALLOWED_ORIGINS"])
     @pytest.mark.parametrize(

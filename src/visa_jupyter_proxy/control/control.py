@@ -12,11 +12,20 @@ import time
 from typing import Final
 
 from visa_jupyter_proxy import __version__, logs, state
+from visa_jupyter_proxy.control import owners
 from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.errors import StorageRefused
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.control.workers import WorkerProcess
-from visa_jupyter_proxy.mailbox import Message, Start, TunnelEnded, TunnelOpened
+from visa_jupyter_proxy.mailbox import (
+    Message,
+    Start,
+    TokenAccepted,
+    TunnelEnded,
+    TunnelOpened,
+    TunnelProgressed,
+)
 from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.settings import Settings
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -47,6 +56,16 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _journal(settings: Settings) -> Journal:
+    """Make the journal, without opening it. Raises `CannotStart`."""
+    try:
+        return Journal(settings.storage_dir, settings.storage_url)
+    except StorageRefused as refused:
+        raise CannotStart(
+            f"VISA_JUPYTER_PROXY_STORAGE_DIR: {refused} (VISA_JUPYTER_PROXY_STORAGE_URL)"
+        ) from refused
+
+
 class Control:
     """The parts of the control process, tied together."""
 
@@ -63,13 +82,20 @@ class Control:
         """Serve until a signal says stop. Raises `CannotStart`."""
         settings = self._settings
         self._catch_signals()
+        journal = _journal(settings)
         listener = bind(settings.server_host, settings.server_port)
         api = VisaApi(
             settings.api_base_url,
             ca_file=self._start.settings.api_ca_file,
             timeout_s=settings.api_timeout_s,
         )
-        notebooks = Notebooks(Journal(settings.storage_dir), api)
+        notebooks = Notebooks(
+            journal,
+            api,
+            linger_s=settings.session_linger_s,
+            heartbeat_s=owners.heartbeat_s(settings.owner_timeout_s),
+            owner_timeout_s=settings.owner_timeout_s,
+        )
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, api)
         try:
             await self._serve(listener, notebooks)
@@ -154,8 +180,12 @@ class Control:
         match message:
             case TunnelOpened():
                 self._notebooks.tunnel_opened(worker.number, message)
+            case TunnelProgressed():
+                self._notebooks.tunnel_progressed(worker.number, message)
             case TunnelEnded():
                 self._notebooks.tunnel_ended(worker.number, message)
+            case TokenAccepted():
+                self._notebooks.token_accepted(message)
             case _:
                 logs.get().warning("unexpected message", message=type(message).__name__)
 

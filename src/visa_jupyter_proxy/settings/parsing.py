@@ -53,16 +53,16 @@ def whole_number(least: int, most: int) -> BeforeValidator:
     return _parser(parse)
 
 
-def seconds(*, above_zero: bool) -> BeforeValidator:
+def seconds(*, above_zero: bool, least: float = 0) -> BeforeValidator:
     """Parse a decimal number of seconds without a unit, a day at most."""
 
     def parse(text: str) -> float:
         if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text):
             value = float(text)
-            if value <= _LONGEST_S and (value > 0 or not above_zero):
+            if least <= value <= _LONGEST_S and (value > 0 or not above_zero):
                 return value
-        least = "above 0" if above_zero else "0 or more"
-        raise ValueError(f"write a number of seconds without a unit, {least}, at most {_LONGEST_S}")
+        allowed = "above 0" if above_zero and not least else f"{least:g} or more"
+        raise ValueError(f"write a number of seconds without a unit, {allowed}, at most {_LONGEST_S}")
 
     return _parser(parse)
 

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.routes import ConfigurationError
-from visa_jupyter_proxy.settings import parsing, variables
+from visa_jupyter_proxy.settings import databases, parsing, variables
 
 PREFIX = "VISA_JUPYTER_PROXY_"
 
@@ -29,8 +29,8 @@ type Networks = Annotated[tuple[str, ...], parsing.comma_separated(parsing.netwo
 type Origins = Annotated[tuple[str, ...], parsing.comma_separated(parsing.origin)]
 
 
-def _setting(default: str | None, description: str) -> Any:
-    return Field(default=default, description=description)
+def _setting(default: str | None, description: str, *, is_secret: bool = False) -> Any:
+    return Field(default=default, description=description, repr=not is_secret)
 
 
 class Settings(BaseSettings):
@@ -65,6 +65,19 @@ class Settings(BaseSettings):
     )
     storage_dir: Annotated[Path, parsing.path] = _setting(
         "data", "Directory for the journal of notebook sessions; made when missing."
+    )
+    storage_url: Annotated[str | None, databases.database_url] = _setting(
+        None,
+        "PostgreSQL for the journal instead, for several nodes: "
+        "`postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE`.",
+        is_secret=True,
+    )
+    owner_timeout_s: Annotated[float, parsing.seconds(above_zero=True, least=2)] = _setting(
+        "15", "Seconds without a heartbeat until a proxy's sessions are ended by another; on all nodes alike."
+    )
+    session_linger_s: Duration = _setting(
+        "5",
+        "Seconds without a connection until a notebook session is closed: its browser may come back.",
     )
     config_file: Annotated[Path | None, parsing.path] = _setting(
         None, "The routes; when unset, `proxy.conf.json` in the working directory, or else the one shipped."

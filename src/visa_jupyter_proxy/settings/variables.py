@@ -38,8 +38,9 @@ class Given:
         value = self.values[name]
         if value.file is not None:
             return f"the content of {value.file}"
-        # Credentials, and a query that may have some, in a URL.
-        text = re.sub(r"(?<=//)[^/?#]*@", "***@", value.text)
+        # Credentials, and a query that may have some, in a URL. A password that should have been encoded
+        # may hold anything: up to the last @.
+        text = re.sub(r"(?s)^(\w[\w+.-]*://)?.*@", r"\1***@", value.text)
         text = re.sub(r"(?<=[?#]).*", "***", text, flags=re.DOTALL)
         return json.dumps(text[:_MOST_SHOWN] + "..." if len(text) > _MOST_SHOWN else text)
 

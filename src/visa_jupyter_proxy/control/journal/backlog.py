@@ -1,10 +1,10 @@
 """The records that wait to be written: a queue with a bound."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from visa_jupyter_proxy.control.journal.records import Ended, Opened, Record
+from visa_jupyter_proxy.control.journal.records import Ended, Opened, Progressed, Record, Settled
 
 LARGEST: Final = 100_000
 """Records kept while the store cannot be written: some 50 MB, days of notebook sessions at a facility."""
@@ -40,21 +40,23 @@ class Backlog:
         return self._shrink()
 
     def _shrink(self) -> list[Record]:
-        """Drop the oldest connections that are over; if that is not enough, the oldest records."""
+        """Drop what later records say again; then the oldest connections that are over; then the oldest."""
         excess = len(self._records) - self._largest
         if excess <= 0:
             return []
-        # An eighth at once, so that a full backlog is not searched again for every record.
-        over = self._oldest_finished(excess + self._largest // 8)
-        gone: list[Record] = [
-            r for r in self._records if isinstance(r, Opened | Ended) and r.connection in over
-        ]
-        self._records = deque(
-            r for r in self._records if not (isinstance(r, Opened | Ended) and r.connection in over)
-        )
+        gone = self._drop(lambda record: isinstance(record, Progressed) and record.left_at is None)
+        if len(self._records) > self._largest:
+            # An eighth at once, so that a full backlog is not searched again for every record.
+            over = self._oldest_finished(excess + self._largest // 8)
+            gone += self._drop(lambda record: not isinstance(record, Settled) and record.connection in over)
         while len(self._records) > self._largest:
             gone.append(self._records.popleft())
         self.dropped += len(gone)
+        return gone
+
+    def _drop(self, is_gone: Callable[[Record], bool]) -> list[Record]:
+        gone = [record for record in self._records if is_gone(record)]
+        self._records = deque(record for record in self._records if not is_gone(record))
         return gone
 
     def _oldest_finished(self, records: int) -> set[str]:

@@ -37,6 +37,8 @@ class Held:
     """Key -> the session that is open."""
     carriers: dict[str, int] = field(default_factory=dict)
     """Session -> how many connections carry it, of any owner."""
+    untold: set[str] = field(default_factory=set)
+    """Open sessions whose opening was given up, for want of a token."""
     pending: set[str] = field(default_factory=set)
     """Reports that were written before, and are pending."""
 
@@ -95,7 +97,10 @@ class Changes:
             "ended_at": None,
             **dict.fromkeys(PROGRESS),
         }
-        return self._due("open", record, session) if is_new or record.released else None
+        # Whoever opens a connection has a token, also for what could not be told without one.
+        is_untold = session in self._held.untold
+        self._held.untold.discard(session)
+        return self._due("open", record, session) if is_new or is_untold or record.released else None
 
     def _new_session(self, record: Opened) -> str:
         self.sessions[record.session] = {
@@ -122,7 +127,7 @@ class Changes:
         if new is None:
             self.progressed.append(_update(record.connection, row))
         else:
-            new.update(row)
+            new |= _known(row)
 
     def _ended(self, record: Ended) -> str | None:
         session = self._carried(record.connection)
@@ -144,7 +149,7 @@ class Changes:
         if new is None:
             self.ended.append(_update(record.connection, row))
         else:
-            new.update((name, value) for name, value in row.items() if value is not None)
+            new |= _known(row)
 
     def _close(self, session: str, record: Ended) -> None:
         self._held.open.pop(record.key, None)
@@ -178,6 +183,10 @@ class Changes:
         """Tell again of a report whose transaction was committed, but whose answer was lost."""
         is_pending = record.report in self._held.pending
         return record.report if is_pending and not record.released else None
+
+
+def _known(row: Row) -> Row:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _update(connection: str, row: Row) -> Row:

@@ -6,14 +6,14 @@ One statement for each kind of row, with many rows: one for each record would co
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import BindParameter, Update, bindparam, case, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from visa_jupyter_proxy.control.journal import lists, takeover
 from visa_jupyter_proxy.control.journal.changes import PROGRESS, Changes, Held
 from visa_jupyter_proxy.control.journal.figures import sum_up
 from visa_jupyter_proxy.control.journal.records import Due, Ended, Opened, Record, ReportState, Settled
-from visa_jupyter_proxy.control.journal.schema import FIGURES, connections, reports, sessions
+from visa_jupyter_proxy.control.journal.schema import connections, reports, sessions
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 # Statements are made once: making one costs more than executing it.
@@ -30,6 +30,12 @@ _carriers = (
     .where(connections.c.session.in_(_values), connections.c.ended_at.is_(None))
     .group_by(connections.c.session)
 )
+_untold = (
+    select(reports.c.session)
+    .where(reports.c.session.in_(_values), reports.c.kind == "open")
+    .group_by(reports.c.session)
+    .having(func.count(case((reports.c.state != ReportState.NOT_DELIVERED.value, 1))) == 0)
+)
 _pending = select(reports.c.id).where(reports.c.id.in_(_values), _is_pending)
 _numbers = select(reports.c.id, reports.c.number).where(reports.c.id.in_(_values))
 
@@ -38,23 +44,26 @@ _close = (
     .where(sessions.c.id == bindparam("session"))
     .values(closed_at=bindparam("to_closed_at"), reason=bindparam("to_reason"))
 )
-_progress = (
-    update(connections)
-    .where(connections.c.id == bindparam("connection"))
-    .values({name: bindparam(f"to_{name}") for name in PROGRESS})
-)
-_end = (
-    update(connections)
-    .where(connections.c.id == bindparam("connection"))
-    .values(
-        {name: bindparam(f"to_{name}") for name in ("left_at", "ended_at", "reason")}
-        # What is not known at the end stays as far as it was known.
-        | {
-            name: func.coalesce(bindparam(f"to_{name}", type_=connections.c[name].type), connections.c[name])
-            for name in FIGURES
-        }
+
+
+def _update(*names: str) -> Update:
+    """Set columns of a connection; None leaves one as far as it was known."""
+    return (
+        update(connections)
+        .where(connections.c.id == bindparam("connection"))
+        .values(
+            {
+                name: func.coalesce(
+                    bindparam(f"to_{name}", type_=connections.c[name].type), connections.c[name]
+                )
+                for name in names
+            }
+        )
     )
-)
+
+
+_progress = _update(*PROGRESS)
+_end = _update(*PROGRESS, "ended_at")
 # Only once: a report that another owner has settled meanwhile stays as that found it.
 _settle = (
     update(reports)
@@ -96,6 +105,7 @@ async def _load(connection: AsyncConnection, records: Sequence[Record]) -> Held:
     keys = {(r.key.instance_id, r.key.kernel_id, r.key.session_id) for r in new}
     for row in await lists.rows(connection, _open, keys):
         held.open[NotebookKey(row.instance_id, row.kernel_id, row.session_id)] = row.id
+    held.untold = {row.session for row in await lists.rows(connection, _untold, held.open.values())}
     carried = {*held.sessions.values(), *held.open.values()}
     held.carriers = {row.session: row.carriers for row in await lists.rows(connection, _carriers, carried)}
     again = [r.report for r in records if isinstance(r, Opened | Ended) and r.report and _is_written(r, held)]
