@@ -22,9 +22,6 @@ from visa_jupyter_proxy.worker.upstream import Address, Upstream
 IDLE_S: Final = 60.0
 """nginx's keepalive_timeout for upstreams."""
 
-MOST_IDLE: Final = 32
-"""Idle connections kept for each service of each instance: a browser opens 6, JupyterLab has few tabs."""
-
 FRESH_S: Final = 1.0
 """A connection used so recently has hardly been closed by the instance (case 191)."""
 
@@ -53,7 +50,8 @@ class Pool:
         self.response_timeout_s = response_timeout_s
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s
-        self._idle: dict[Address, list[Upstream]] = {}
+        self._idle: dict[Address, dict[Upstream, None]] = {}
+        """The same by address: an instance may have as many as had work at a time."""
         self._kept: dict[Upstream, None] = {}
         """All that are idle, in the order in which they became so."""
         self._most_idle = idle_connections_that_descriptors_allow() if most_idle is None else most_idle
@@ -68,16 +66,15 @@ class Pool:
         """Take an idle connection; for a request that cannot be sent twice only one of the last second."""
         idle, now = self._idle.get(address), self.now()
         while idle:
-            upstream = idle[-1]
+            upstream, _ = idle.popitem()
             is_usable = upstream.deadline > now and upstream.is_usable
             if is_usable and not repeatable and now - upstream.used_at > FRESH_S:
+                idle[upstream] = None
                 return None
-            idle.pop()
-            self._kept.pop(upstream, None)
-            if not is_usable:
-                continue
-            upstream.reused = True
-            return upstream
+            del self._kept[upstream]
+            if is_usable:
+                upstream.reused = True
+                return upstream
         return None
 
     async def connect(self, address: Address) -> Upstream:
@@ -102,13 +99,12 @@ class Pool:
 
     def keep(self, upstream: Upstream) -> None:
         """Take back a connection on which a response has just ended."""
-        idle = self._idle.setdefault(upstream.address, [])
-        if self._closed or len(idle) >= MOST_IDLE:
+        if self._closed:
             upstream.abort()
             return
         upstream.used_at = self.now()
         upstream.deadline = upstream.used_at + min(IDLE_S, upstream.idle_s)
-        idle.append(upstream)
+        self._idle.setdefault(upstream.address, {})[upstream] = None
         self._kept[upstream] = None
         if len(self._kept) > self._most_idle:
             oldest = next(iter(self._kept))
@@ -124,8 +120,7 @@ class Pool:
         self._kept.pop(upstream, None)
         idle = self._idle.get(upstream.address)
         if idle is not None:
-            if upstream in idle:
-                idle.remove(upstream)
+            idle.pop(upstream, None)
             if not idle:
                 del self._idle[upstream.address]
 

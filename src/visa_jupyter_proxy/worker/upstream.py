@@ -17,8 +17,12 @@ from visa_jupyter_proxy.worker.ports import PoolPort
 from visa_jupyter_proxy.worker.sockets import arrivals, reset, unread
 from visa_jupyter_proxy.worker.splice import Splice
 
-_CLAIM_S: Final = 1.0
-"""How long a new connection may wait for the exchange it was opened for, which may be gone by now."""
+_CLAIM_S: Final = 15.0
+"""How long a new connection may wait for the exchange it was opened for, which may be gone by now. With
+thousands of clients a turn of the loop takes seconds, and the exchange comes in the next one."""
+
+_END_S: Final = 1.0
+"""After which an end that the loop has told nobody of is taken as told."""
 
 _KEEP_ALIVE_MARGIN_S: Final = 1.0
 """Taken off the time that an instance promises, for its clock begins before ours (as Node's client)."""
@@ -239,7 +243,7 @@ class Upstream(asyncio.Protocol):
             # uvloop 0.23 says nothing of the end of a connection whose making was cancelled late.
             self.connection_lost(None)
             return
-        self.deadline = now + _CLAIM_S
+        self.deadline = now + _END_S
         if self._exchange is not None:
             self._exchange.upstream_lost(InstanceTimeout("no response head in time"), now)
         self.abort()
