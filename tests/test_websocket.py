@@ -127,12 +127,14 @@ def _verdict(frames: Frames) -> tuple[bool, bool, bool, int]:
 
 def _read_slowly(data: bytes, *, masked: bool) -> tuple[bool, bool, bool, int]:
     """Follow the frames of a whole stream as RFC 6455 5.2 draws them, one field after the other."""
-    closed, messages, at = False, 0, 0
+    closed, in_message, messages, at = False, False, 0, 0
     while len(data) - at >= 2:
         fin, opcode = data[at] >> 7, data[at] & 15
         is_masked, size = bool(data[at + 1] >> 7), data[at + 1] & 127
         at += 2
         if opcode in (3, 4, 5, 6, 7) or opcode > 10 or is_masked is not masked:
+            return True, False, closed, messages
+        if opcode == 0 and not in_message:
             return True, False, closed, messages
         if opcode >= 8 and (not fin or size > 125):
             return True, False, closed, messages
@@ -146,6 +148,8 @@ def _read_slowly(data: bytes, *, masked: bool) -> tuple[bool, bool, bool, int]:
             return True, False, closed, messages
         messages += opcode in (1, 2)
         closed = closed or opcode == 8
+        if opcode == 0 or (opcode < 3 and not fin):
+            in_message = not fin
         at += 4 * masked + size
     return False, at == len(data), closed, messages
 
@@ -203,7 +207,8 @@ class TestFrames:
         "start",
         [
             *(bytes([0x80 | opcode, 0]) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
-            *(bytes([opcode, 0]) for opcode in (8, 9, 10)),
+            *(bytes([opcode, 0]) for opcode in (0, 8, 9, 10)),
+            b"\x80\x05hello",
             *(bytes([0x88, 126, 0, 126]), bytes([0x89, 127]), bytes([0x8A, 126])),
             b"\x82\x7f\x80" + bytes(7),
             b"\x01\x7f" + b"\xff" * 8,
@@ -211,7 +216,7 @@ class TestFrames:
         ids=repr,
     )
     def test_what_is_no_frame_is_given_up(self, start: bytes, *, masked: bool) -> None:
-        """Reserved opcodes, control frames in fragments or above 125 bytes, lengths of 2**63 and more."""
+        """Reserved opcodes, fragments of nothing or of control frames, lengths that may not be."""
         if masked:
             start = bytes([start[0], start[1] | 0x80]) + start[2:]
         frames = _fed(_frame(0x82, 3, masked=masked), start, masked=masked)
@@ -241,7 +246,8 @@ class TestFrames:
     def test_many_frames_at_once_are_followed_in_turns(self, frame: bytes) -> None:
         """Whoever feeds them does something else in between; what is left comes back."""
         begun = frame[0] == 0x82
-        frames = Frames(masked=False)
+        frames = _fed(_frame(0x01, 0) if frame[0] == 0 else b"")
+        frames.messages = 0
         rest = frames.feed(frame * 2500 + b"\x82")
         assert frame * 1500 + b"\x82" == rest
         assert 1000 * begun == frames.messages
@@ -332,10 +338,13 @@ class TestAsOthersWriteThem:
         self, masked: bool, parts: list[tuple[Opcode, int, bool]], places: list[int]
     ) -> None:
         """With permessage-deflate, in fragments and any pieces."""
-        frames, messages, closed = Frames(masked=masked), 0, False
+        frames, messages, closed, in_message = Frames(masked=masked), 0, False, False
         deflate = PerMessageDeflate(False, False, 15, 15)
         for opcode, size, is_last in parts:
             is_control = opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE)
+            if not is_control:
+                opcode = Opcode.CONT if in_message else opcode or Opcode.TEXT  # noqa: PLW2901 -- as it may be
+                in_message = not is_last
             payload = bytes(size % 126 if is_control else size)
             frame = Frame(opcode, payload, fin=is_control or is_last)
             data = frame.serialize(mask=masked, extensions=[deflate])

@@ -60,10 +60,11 @@ def switching_protocols(lines: Lines) -> bytes:
 
 _CONTINUES: Final = 0
 _BEGINS: Final = 1
-"""A data message: text or binary."""
-_CONTROL: Final = 2
-_CLOSES: Final = 3
-_RESERVED: Final = 4
+_WHOLE: Final = 2
+"""A data message, text or binary, in one frame."""
+_CONTROL: Final = 3
+_CLOSES: Final = 4
+_RESERVED: Final = 5
 
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
@@ -78,7 +79,7 @@ def _kind(first: int) -> int:
     """Say what the first byte of a frame makes of it; extensions may use the reserved bits (5.8)."""
     opcode = first & 0x0F
     if opcode < 3:
-        return _BEGINS if opcode else _CONTINUES
+        return (_WHOLE if first & _FIN else _BEGINS) if opcode else _CONTINUES
     if 8 <= opcode <= 10 and first & _FIN:  # control frames are not fragmented (5.5)
         return _CLOSES if opcode == 8 else _CONTROL
     return _RESERVED
@@ -102,7 +103,7 @@ class Frames:
     know where the next frame begins: what is no frame makes it give up, and it raises nothing.
     """
 
-    __slots__ = ("_header", "_left", "_masked", "_small", "closed", "messages")
+    __slots__ = ("_header", "_in_message", "_left", "_masked", "_small", "closed", "messages")
 
     def __init__(self, *, masked: bool) -> None:
         """Frames of a client are masked, those of a server are not (RFC 6455 5.1)."""
@@ -110,6 +111,8 @@ class Frames:
         """Data messages that have begun, in however many fragments they come."""
         self.closed = False
         """Whether a close frame has begun."""
+        self._in_message = False
+        """Whether fragments are to come. Zeros would otherwise be endless fragments of two bytes each."""
         self._masked = masked
         self._small = _SMALL_OF_CLIENT if masked else _SMALL_OF_SERVER
         self._left = 0
@@ -133,7 +136,7 @@ class Frames:
     def feed(self, data: bytes) -> bytes:
         """Follow what passes, and return what is to be fed another time: `data` may be full of frames."""
         left, length = self._left, len(data)
-        if not left and length > 1 and self._small[data[1]] == length and _KINDS[data[0]] == _BEGINS:
+        if not left and length > 1 and self._small[data[1]] == length and _KINDS[data[0]] == _WHOLE:
             self.messages += 1  # a small message of its own: two thirds quicker than the loop
             return b""
         if left < 0:
@@ -145,13 +148,13 @@ class Frames:
         for _ in repeat(None, _MOST_AT_A_TIME):
             if at >= last:
                 break
-            kind, size = _KINDS[data[at]], small[data[at + 1]]
-            if kind > _BEGINS or not size:
+            size = small[data[at + 1]]
+            if size and _KINDS[data[at]] == _WHOLE:
+                begun += 1
+            else:
                 size = self._other_frame(data, at)
                 if not size:
                     break
-            elif kind:
-                begun += 1
             at += size
         else:
             if at <= last:
@@ -179,7 +182,7 @@ class Frames:
         """Count a frame of any kind and return its size; 0 when its header is not complete."""
         kind = _KINDS[data[at]]
         size = data[at + 1] ^ _MASKED if self._masked else data[at + 1]
-        if kind == _RESERVED or size > 127 or (kind >= _CONTROL and size > 125):
+        if size > 127 or not self._may_come(kind, size):
             return _NEVER
         header = 6 if self._masked else 2
         if size > 125:
@@ -190,6 +193,14 @@ class Frames:
             if size >> 63:
                 return _NEVER
             header += len(length)
-        self.messages += kind == _BEGINS
+        self.messages += kind in (_BEGINS, _WHOLE)
         self.closed = self.closed or kind == _CLOSES
+        if kind <= _BEGINS:
+            self._in_message = not data[at] & _FIN
         return header + size
+
+    def _may_come(self, kind: int, size: int) -> bool:
+        """Whether such a frame can stand here (5.4, 5.5)."""
+        if kind == _CONTINUES:
+            return self._in_message
+        return kind < _CONTROL or (kind != _RESERVED and size < 126)
