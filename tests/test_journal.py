@@ -3,18 +3,23 @@
 import asyncio
 import ctypes
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.sessions import TOKEN, key, rows
 from support.storage import Storage
@@ -26,6 +31,7 @@ from visa_jupyter_proxy.control.journal.records import (
     Due,
     Ended,
     Opened,
+    Progressed,
     Record,
     ReportState,
     Settled,
@@ -34,6 +40,8 @@ from visa_jupyter_proxy.control.journal.records import (
 from visa_jupyter_proxy.control.journal.schema import metadata
 from visa_jupyter_proxy.control.journal.sqlite import FILE
 from visa_jupyter_proxy.mailbox import NotebookKey
+
+LIFE_0001: Final = (Path(__file__).parent / "journals" / "0001.sql").read_text()
 
 
 def an_opened(number: int, session: int | None = None) -> Opened:
@@ -65,6 +73,36 @@ def an_ended(number: int, session: int | None = None) -> Ended:
         report=f"close{number}",
         last=True,
     )
+
+
+def a_progress(number: int, size: int) -> Progressed:
+    """Give the record of what has passed through connection `number`, in proportion to `size`."""
+    return Progressed(
+        connection=f"c{number}",
+        bytes_up=size,
+        bytes_down=2 * size,
+        messages_up=2 * size,
+        messages_down=3 * size,
+        first_interaction_at=1000.0 + (10 if size > 5 else 5),
+        last_interaction_at=2000.0 + size,
+    )
+
+
+def a_life(chance: random.Random) -> list[Record]:
+    """Make records of 60 connections of 8 sessions, in an order that is possible."""
+    records: list[Record] = []
+    running: list[tuple[int, int]] = []
+    for number in range(60):
+        session = chance.randrange(8)
+        records.append(an_opened(number, session))
+        running.append((number, session))
+        while running and chance.random() < 0.5:
+            ending = running.pop(chance.randrange(len(running)))
+            records += [a_progress(ending[0], number)] * chance.randrange(3)
+            records.append(an_ended(*ending))
+            if chance.random() < 0.3:
+                records.append(Settled(f"open{ending[0]}", ReportState.DELIVERED, 2, 1002.0))
+    return records
 
 
 @asynccontextmanager
@@ -202,6 +240,103 @@ class TestWriting:
         asyncio.run(main())
         assert TOKEN not in repr(an_opened(1))
 
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_what_passed_is_kept_of_each_connection_and_added_up(
+        self, storage: Storage, *, at_once: bool
+    ) -> None:
+        """The newest that is known of each; the session has the figures of all of them together."""
+        records: list[Record] = [
+            an_opened(1),
+            a_progress(1, 10),
+            an_opened(2, session=1),
+            a_progress(2, 5),
+            a_progress(1, 30),
+            an_ended(1),
+            replace(an_ended(2, session=1), at=1009.0, bytes_up=None, bytes_down=None, reason="worker lost"),
+        ]
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as journal:
+                for batch in [records] if at_once else [[record] for record in records]:
+                    await journal.write("me", batch)
+
+        asyncio.run(main())
+        figures = (
+            "bytes_up, bytes_down, messages_up, messages_down, first_interaction_at, last_interaction_at"
+        )
+        assert [(11, 22, 60, 90, 1010.0, 2030.0), (5, 10, 10, 15, 1005.0, 2005.0)] == storage.rows(
+            f"SELECT {figures} FROM connections ORDER BY id"  # noqa: S608 -- names of ours
+        )
+        assert [(16, 32, 70, 105, 1005.0, 2030.0, 2, 1009.0, "worker lost")] == storage.rows(
+            f"SELECT {figures}, connections, closed_at, reason FROM sessions"  # noqa: S608
+        )
+
+    def test_a_connection_that_was_left_carries_its_session_until_it_ends(self, storage: Storage) -> None:
+        """Its browser may come back; if it does, elsewhere even, the session goes on."""
+        left = replace(a_progress(1, 10), left_at=1002.0, reason="browser gone")
+
+        async def main() -> None:
+            async with journal_in(storage, "me", "you") as journal:
+                await journal.write("me", [an_opened(1), left])
+                assert [None] == await journal.write("you", [an_opened(2, session=1)])
+                assert [None] == await journal.write("me", [replace(an_ended(1), at=1002.0)])
+                assert [(None, 2)] == storage.rows("SELECT closed_at, connections FROM sessions")
+
+        asyncio.run(main())
+
+    def test_a_session_closes_when_its_last_connection_was_over_however_late_that_is_written(
+        self, storage: Storage
+    ) -> None:
+        """A node whose records had to wait tells of an end that was long ago."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me", "you") as journal:
+                await journal.write("me", [an_opened(1)])
+                await journal.write(
+                    "you", [an_opened(2, session=1), replace(an_ended(2, session=1), at=1050.0)]
+                )
+                await journal.write("me", [replace(an_ended(1), at=1020.0)])
+
+        asyncio.run(main())
+        assert [(1050.0,)] == storage.rows("SELECT closed_at FROM sessions")
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_batches_change_nothing_of_what_is_written(
+        self, storage: Storage, tmp_path: Path, seed: int
+    ) -> None:
+        """Records in transactions of any size come to the same rows as one by one."""
+        chance = random.Random(seed)  # noqa: S311 -- to be repeated
+        records = a_life(chance)
+        single = Storage(tmp_path / "single")
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as many, journal_in(single, "me") as one:
+                rest, due = records, []
+                while rest:
+                    size = chance.randint(1, 40)
+                    due += await many.write("me", rest[:size])
+                    rest = rest[size:]
+                assert due == [report for r in records for report in await one.write("me", [r])]
+
+        asyncio.run(main())
+        for table in ("sessions", "connections", "reports"):
+            query = f"SELECT * FROM {table} ORDER BY id"  # noqa: S608 -- a name of ours
+            assert single.rows(query) == storage.rows(query)
+
+    def test_more_records_than_a_statement_can_hold(self, storage: Storage) -> None:
+        """The databases allow some 32 000 values in one."""
+        every = range(12_000)
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as journal:
+                due = await journal.write("me", [an_opened(number) for number in every])
+                assert [f"open{number}" for number in every] == [one.report for one in due if one]
+                due = await journal.write("me", [an_ended(number) for number in every])
+                assert [f"close{number}" for number in every] == [one.report for one in due if one]
+
+        asyncio.run(main())
+        assert [(12_000,)] == storage.rows("SELECT count(*) FROM sessions WHERE closed_at IS NOT NULL")
+
 
 class TestOwners:
     """Who is alive, who is dead, and who takes over."""
@@ -240,6 +375,92 @@ class TestOwners:
 
         asyncio.run(main())
 
+    def test_of_several_who_notice_a_death_exactly_one_buries(self, storage: Storage) -> None:
+        """At the same time, each on a connection of its own; every session is reported closed once."""
+
+        async def main() -> None:
+            async with AsyncExitStack() as stack:
+                nodes = [await stack.enter_async_context(journal_in(storage, f"n{n}")) for n in range(4)]
+                async with journal_in(storage, "dead") as dead:
+                    await dead.write("dead", [an_opened(number) for number in range(50)])
+                await nodes[0].write("n0", [an_opened(100, session=7)])
+                ended = await asyncio.gather(
+                    *(node.bury("dead", 0, f"n{n}", 1.0) for n, node in enumerate(nodes))
+                )
+                assert [50] == [count for count in ended if count is not None]
+                adopted = await asyncio.gather(*(node.adopt(f"n{n}") for n, node in enumerate(nodes)))
+                closes = [due.key for dues in adopted for due in dues if due.kind == "close"]
+                assert Counter(key(n) for n in range(50) if n != 7) == Counter(closes)
+
+        asyncio.run(main())
+
+    def test_the_clocks_of_the_nodes_decide_nothing(self, storage: Storage) -> None:
+        """One is a year ahead; nobody dies of it, and each connection has the times of its own node."""
+        year = 365 * 86_400.0
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as mine, journal_in(storage, "ahead") as theirs:
+                await theirs.beat("ahead", year)
+                await theirs.write("ahead", [replace(an_opened(1), at=year - 10)])
+                assert {"ahead": 1} == await mine.beat("me", 1000.0)
+                await mine.bury("ahead", 1, "me", 1020.0)
+
+        asyncio.run(main())
+        assert [(year - 10, year)] == storage.rows("SELECT opened_at, ended_at FROM connections")
+        assert [(year - 10, year)] == storage.rows("SELECT opened_at, closed_at FROM sessions")
+
+    def test_what_the_dead_had_left_ends_when_it_was_left(self, storage: Storage) -> None:
+        """Not with the last heartbeat, and with the reason that was known."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me", "dead") as journal:
+                left = replace(a_progress(1, 10), left_at=1002.0, reason="browser gone")
+                await journal.write("dead", [an_opened(1), left, an_opened(2)])
+                await journal.beat("dead", 1005.0)
+                await journal.bury("dead", 1, "me", 1020.0)
+
+        asyncio.run(main())
+        assert [(1002.0, "browser gone"), (1005.0, "owner lost")] == storage.rows(
+            "SELECT ended_at, reason FROM connections ORDER BY id"
+        )
+        assert [(10, 1002.0), (None, 1005.0)] == storage.rows(
+            "SELECT bytes_up, closed_at FROM sessions ORDER BY id"
+        )
+
+    def test_what_a_stopped_owner_left_is_ended_when_somebody_clears_it(self, storage: Storage) -> None:
+        """Until then its browsers may come back elsewhere; those that did are left alone."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me", "gone") as journal:
+                left = [replace(a_progress(n, 10), left_at=1002.0, reason="proxy stopped") for n in (1, 2)]
+                await journal.write("gone", [an_opened(1), an_opened(2), *left])
+                assert set() == await journal.left("me")
+                await journal.stop("gone", 1003.0)
+                assert {"gone"} == await journal.left("me")
+                await journal.write("me", [an_opened(3, session=2)])
+                assert [2, 0] == [await journal.clear("gone", "me", 1010.0) for _ in range(2)]
+                assert set() == await journal.left("me")
+
+        asyncio.run(main())
+        assert [(1002.0, "owner lost"), (None, None)] == storage.rows(
+            "SELECT closed_at, reason FROM sessions ORDER BY id"
+        )
+
+    def test_an_open_is_left_to_who_carries_the_session(self, storage: Storage) -> None:
+        """It needs a token of the user. An open that nobody carries goes to anyone, as closes do."""
+
+        async def main() -> None:
+            async with journal_in(storage, "gone", "me", "carrier") as journal:
+                await journal.write("gone", [an_opened(1), an_opened(2)])
+                await journal.write("carrier", [an_opened(3, session=1)])
+                await journal.stop("gone", 1003.0)
+                mine, theirs = await journal.adopt("me"), await journal.adopt("carrier")
+                assert ([("open2", "anna")], [("open1", "anna")]) == tuple(
+                    [(due.report, due.user) for due in dues] for dues in (mine, theirs)
+                )
+
+        asyncio.run(main())
+
     def test_an_owner_that_has_beaten_since_is_not_buried(self, storage: Storage) -> None:
         """Only the heartbeat that stood still counts."""
 
@@ -269,30 +490,132 @@ class TestOwners:
         asyncio.run(main())
 
 
+async def schema_of(storage: Storage, version: str) -> None:
+    """Make the tables that an older program would make."""
+    storage.directory.mkdir(exist_ok=True)
+    engine = create_async_engine(storage.engine_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate, version)
+    await engine.dispose()
+
+
+OLD_COLUMNS = {
+    "owners": "id, node, pid, beats, beat_at, started_at, stopped_at",
+    "sessions": "id, instance_id, kernel_id, session_id, user_id, opened_at, closed_at",
+    "connections": "id, session, owner, worker, tunnel, opened_at, ended_at, reason, bytes_up, bytes_down",
+    "reports": "number, id, session, owner, kind, state, attempts, created_at, settled_at",
+}
+"""Those of schema 0001."""
+
+
+def old_rows(storage: Storage) -> dict[str, list[tuple[Any, ...]]]:
+    """Give what a program of schema 0001 sees."""
+    return {
+        table: storage.rows(f"SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608 -- names of ours
+        for table, columns in OLD_COLUMNS.items()
+    }
+
+
 class TestSchema:
-    """The tables and their migrations."""
+    """The tables and their migrations, on which older and newer programs work as well."""
 
-    def test_the_migrations_make_the_schema(self, tmp_path: Path) -> None:
+    def test_the_migrations_make_the_schema(self, storage: Storage) -> None:
         """What the migrations build is what the code believes to be there."""
-        engine = create_engine(f"sqlite:///{tmp_path / 'x.sqlite3'}")
-        with engine.begin() as connection:
-            migrate(connection)
-        with engine.connect() as connection:
-            assert [] == compare_metadata(MigrationContext.configure(connection), metadata)
-        engine.dispose()
 
-    def test_a_newer_schema_is_used_as_it_is(self, tmp_path: Path) -> None:
-        """An upgrade can be undone: migrations only add."""
+        async def main() -> list[Any]:
+            async with journal_in(storage, "me") as journal, journal.reading() as connection:
+                return await connection.run_sync(
+                    lambda it: compare_metadata(MigrationContext.configure(it), metadata)
+                )
+
+        assert [] == asyncio.run(main())
+
+    def test_the_version_before_works_on_this_schema(self, storage: Storage, tmp_path: Path) -> None:
+        """An upgrade can be undone: all that it says has the effect that it has on its own schema."""
+        own = Storage(tmp_path / "own")
+        asyncio.run(schema_of(own, "0001"))
+        asyncio.run(schema_of(storage, "head"))
+        for place in (own, storage):
+            place.script(LIFE_0001)
+        assert old_rows(own) == old_rows(storage)
+
+    def test_what_the_version_before_has_left_is_taken_over(self, storage: Storage) -> None:
+        """Its tables are completed, its connections ended, its reports adopted."""
+        asyncio.run(schema_of(storage, "0001"))
+        storage.script(LIFE_0001)
 
         async def main() -> None:
-            async with journal_in(tmp_path, "me"):
+            async with journal_in(storage, "new") as journal:
+                assert {"you": 0} == await journal.beat("new", 1040.0)
+                assert 0 == await journal.bury("you", 0, "new", 1040.0)
+                assert {"me"} == await journal.left("new")
+                assert 1 == await journal.clear("me", "new", 1040.0)
+                kinds = Counter(due.kind for due in await journal.adopt("new"))
+                assert {"open", "close"} == set(kinds)
+
+        asyncio.run(main())
+        assert [] == storage.rows("SELECT id FROM sessions WHERE closed_at IS NULL")
+        assert [(2, 22, 44)] == storage.rows(
+            "SELECT connections, bytes_up, bytes_down FROM sessions WHERE id = 's1'"
+        )
+
+    def test_a_newer_schema_is_used_as_it_is(self, storage: Storage) -> None:
+        """As it will be when this program is the version before."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me"):
                 pass
-            with closing(sqlite3.connect(tmp_path / "journal.sqlite3")) as connection:
-                connection.execute("UPDATE alembic_version SET version_num = 'from the future'")
-                connection.execute("ALTER TABLE sessions ADD COLUMN mood TEXT")
-                connection.commit()
-            async with journal_in(tmp_path) as journal:
+            storage.script(
+                "UPDATE alembic_version SET version_num = 'from the future';"
+                "ALTER TABLE sessions ADD COLUMN mood TEXT;"
+                "ALTER TABLE owners ADD COLUMN age INTEGER DEFAULT 1 NOT NULL;"
+            )
+            async with journal_in(storage, "you") as journal:
                 assert await journal.write("me", [an_opened(1)]) != [None]
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize(
+        ("change", "complaint"),
+        [
+            ("DROP TABLE reports", "no table reports"),
+            ("ALTER TABLE sessions RENAME COLUMN user_id TO somebody", "sessions has no column user_id"),
+            (
+                "ALTER TABLE owners RENAME TO owner; CREATE TABLE owners (id TEXT)",
+                "owners has no column node",
+            ),
+        ],
+    )
+    def test_a_newer_schema_that_does_more_than_add_is_refused(
+        self, storage: Storage, change: str, complaint: str
+    ) -> None:
+        """Nothing is written into tables whose meaning is not known."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me"):
+                pass
+            storage.script(f"UPDATE alembic_version SET version_num = 'x'; {change}")  # noqa: S608 -- ours
+            async with journal_in(storage) as journal:
+                with pytest.raises(JournalUnavailable, match=complaint):
+                    await journal.beat("me", 1001.0)
+
+        asyncio.run(main())
+
+    def test_a_newer_schema_that_wants_what_is_not_known_is_refused(self, storage: Storage) -> None:
+        """A column without a default that must have a value."""
+
+        async def main() -> None:
+            async with journal_in(storage):
+                pass
+            await schema_of(storage, "head")
+            storage.script(
+                "UPDATE alembic_version SET version_num = 'from the future';"
+                "ALTER TABLE owners RENAME TO older; CREATE TABLE owners (id TEXT, node TEXT, pid INTEGER,"
+                " beats INTEGER, beat_at FLOAT, started_at FLOAT, stopped_at FLOAT, mood TEXT NOT NULL)"
+            )
+            async with journal_in(storage) as journal:
+                with pytest.raises(JournalUnavailable, match="owners needs mood"):
+                    await journal.register("me", "node", 1, 1000.0)
 
         asyncio.run(main())
 
@@ -307,17 +630,20 @@ class TestSchema:
         asyncio.run(main())
         assert (directory / FILE).exists()
 
-    def test_two_processes_make_the_schema_at_the_same_time(self, tmp_path: Path) -> None:
-        """Both find it made once."""
+    def test_several_processes_make_the_schema_at_the_same_time(self, storage: Storage) -> None:
+        """One makes it, the others find it made."""
         code = (
             "import asyncio, sys; from visa_jupyter_proxy.control.journal import Journal\n"
             "async def main():\n"
-            "    j = Journal(sys.argv[1]); sys.stdin.readline()\n"
-            "    await j.register(sys.argv[2], 'node', 1, 1.0); await j.close()\n"
+            "    j = Journal(sys.argv[1], sys.argv[2] or None); sys.stdin.readline()\n"
+            "    await j.register(sys.argv[3], 'node', 1, 1.0); await j.close()\n"
             "asyncio.run(main())"
         )
         processes = [
-            subprocess.Popen([sys.executable, "-c", code, tmp_path, f"o{n}"], stdin=subprocess.PIPE)  # noqa: S603 -- our own interpreter and code
+            subprocess.Popen(  # noqa: S603 -- our own interpreter and code
+                [sys.executable, "-c", code, storage.directory, storage.url or "", f"o{n}"],
+                stdin=subprocess.PIPE,
+            )
             for n in range(3)
         ]
         for process in processes:
@@ -327,9 +653,38 @@ class TestSchema:
         for process in processes:
             process.communicate(timeout=60)
         assert [0, 0, 0] == [process.returncode for process in processes]
-        assert [("o0",), ("o1",), ("o2",)] == rows(
-            tmp_path / "journal.sqlite3", "SELECT id FROM owners ORDER BY id"
-        )
+        assert [("o0",), ("o1",), ("o2",)] == storage.rows("SELECT id FROM owners ORDER BY id")
+
+
+class TestReading:
+    """For those who only look."""
+
+    def test_a_reader_sees_one_state_and_holds_nobody_up(self, storage: Storage) -> None:
+        """What is written meanwhile does not show, and is written."""
+        count = select(func.count()).select_from(metadata.tables["sessions"])
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as journal, journal_in(storage) as reader:
+                async with reader.reading() as connection:
+                    assert 0 == await connection.scalar(count)
+                    await journal.write("me", [an_opened(1)])
+                    assert 0 == await connection.scalar(count)
+                async with reader.reading() as connection:
+                    assert 1 == await connection.scalar(count)
+
+        asyncio.run(main())
+
+    def test_a_reader_makes_no_journal(self, storage: Storage) -> None:
+        """A mistake in a command's settings is a mistake, not a new empty journal."""
+
+        async def main() -> None:
+            async with journal_in(storage) as journal:
+                with pytest.raises(JournalUnavailable, match=r"there is no journal|no table"):
+                    async with journal.reading():
+                        pass
+
+        asyncio.run(main())
+        assert not storage.directory.exists()
 
 
 class TestFaults:

@@ -2,7 +2,7 @@
 
 server = PostgresServer.start()       # initdb and all; or PostgresMissing, with what to install
 url = server.create("name")           # a fresh database
-server.rows(url, "SELECT ...")
+server.rows(url, "SELECT ..."), server.script(url, "...; ...;")
 server.stop(), server.start_again()   # as a restart of its machine
 server.pause(), server.resume()       # as a network that drops every packet
 server.end()
@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -122,15 +122,11 @@ class PostgresServer:
 
     def rows(self, url: str, query: str) -> list[tuple[Any, ...]]:
         """Execute one statement on a connection of its own."""
+        return [tuple(row) for row in _outside(_with_connection(url, lambda it: it.fetch(query)))]
 
-        async def execute() -> list[tuple[Any, ...]]:
-            connection = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=_PATIENCE_S)
-            try:
-                return [tuple(row) for row in await connection.fetch(query)]
-            finally:
-                await connection.close()
-
-        return _outside(execute())
+    def script(self, url: str, statements: str) -> None:
+        """Execute many."""
+        _outside(_with_connection(url, lambda it: it.execute(statements)))
 
     def _answers(self) -> bool:
         command = [str(self._binaries / "pg_isready"), "-q", "-h", str(self.directory)]
@@ -146,6 +142,14 @@ class PostgresServer:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         for pid in (self._process.pid, *map(int, children)):
             os.kill(pid, number)
+
+
+async def _with_connection(url: str, action: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=_PATIENCE_S)
+    try:
+        return await action(connection)
+    finally:
+        await connection.close()
 
 
 def _outside[T](coroutine: Coroutine[Any, Any, T]) -> T:

@@ -1,5 +1,7 @@
 """Where a journal is in a test: the fixture `storage` is once SQLite's and once PostgreSQL's."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,19 @@ class Storage:
         if self.server is not None and self.url is not None:
             return self.server.rows(self.url, query)
         return rows(self.directory / "journal.sqlite3", query)
+
+    def script(self, statements: str) -> None:
+        """Change it from outside."""
+        if self.server is not None and self.url is not None:
+            self.server.script(self.url, statements)
+            return
+        with closing(sqlite3.connect(self.directory / "journal.sqlite3")) as connection:
+            connection.executescript(statements)
+
+    @property
+    def engine_url(self) -> str:
+        """Give what SQLAlchemy needs to know of it; the directory has to be there."""
+        return self.url or f"sqlite+aiosqlite:///{self.directory / 'journal.sqlite3'}"
 
     @property
     def settings(self) -> dict[str, str]:

@@ -39,7 +39,12 @@ _idle = select(sessions).where(
 _close = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
-    .values(closed_at=bindparam("at"), reason=OWNER_LOST)
+    .values(closed_at=bindparam("at"), reason=bindparam("why"))
+)
+_reasons = (
+    select(connections.c.session, connections.c.reason)
+    .where(connections.c.session.in_(bindparam("values", expanding=True)))
+    .order_by(connections.c.ended_at)
 )
 
 
@@ -87,7 +92,11 @@ async def _end(connection: AsyncConnection, dead: str, last_sign: Column[Any], a
     )
     idle = await lists.rows(connection, _idle, set(carried))
     if idle:
-        await connection.execute(_close, [{"session": row.id, "at": at} for row in idle])
+        # That of the connection that was over last.
+        reasons = dict(map(tuple, await lists.rows(connection, _reasons, [row.id for row in idle])))
+        await connection.execute(
+            _close, [{"session": row.id, "at": at, "why": reasons[row.id]} for row in idle]
+        )
         await _report(connection, dead, idle, at)
     await sum_up(connection, set(carried))
     return len(carried)

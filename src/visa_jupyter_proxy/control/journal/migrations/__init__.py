@@ -24,10 +24,10 @@ class SchemaUnfit(JournalUnavailable):
     """The journal's tables are not those that this program knows, nor those with something added."""
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, version: str = "head") -> None:
     """Make or complete the tables; a schema newer than this program is left as it is, if it only adds.
 
-    Raises `SchemaUnfit`.
+    `version` is for tests: the schema of an older program. Raises `SchemaUnfit`.
     """
     config = Config()
     # The option is read by configparser, to which a percent sign means something.
@@ -37,7 +37,7 @@ def migrate(connection: Connection) -> None:
     known = {revision.revision for revision in script.walk_revisions()}
     current = MigrationContext.configure(connection).get_current_revision()
     if current is None or (current in known and current != script.get_current_head()):
-        command.upgrade(config, "head")
+        command.upgrade(config, version)
     elif current not in known:
         verify(connection)
 
