@@ -8,22 +8,26 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
+from os import major, minor
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from support.postgres import PASSWORD, PostgresServer
 from support.sessions import TOKEN, key, rows
 from support.storage import Storage
-from visa_jupyter_proxy.control.journal import Journal, damage
+from visa_jupyter_proxy.control.journal import Journal, damage, filesystems
+from visa_jupyter_proxy.control.journal import postgres as postgres_engine
 from visa_jupyter_proxy.control.journal.backlog import Backlog
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate
@@ -442,7 +446,7 @@ class TestOwners:
                 assert set() == await journal.left("me")
 
         asyncio.run(main())
-        assert [(1002.0, "owner lost"), (None, None)] == storage.rows(
+        assert [(1002.0, "proxy stopped"), (None, None)] == storage.rows(
             "SELECT closed_at, reason FROM sessions ORDER BY id"
         )
 
@@ -837,6 +841,150 @@ class TestFaults:
         asyncio.run(main())
 
 
+async def is_written(journal: Journal, record: Record) -> bool:
+    """Write a record of `me`; say whether that was possible."""
+    try:
+        await journal.write("me", [record])
+    except JournalUnavailable:
+        return False
+    return True
+
+
+class TestPostgresFaults:
+    """A database that is away, hangs, or belongs to somebody else for a while."""
+
+    @pytest.fixture
+    def storage(self, postgres: PostgresServer, tmp_path: Path) -> Iterator[Storage]:
+        """Give a place in PostgreSQL."""
+        yield Storage(tmp_path, postgres, postgres.create("faults"))
+        postgres.drop("faults")
+
+    def test_a_server_that_was_away_is_used_again_when_it_is_back(self, storage: Storage) -> None:
+        """Each call fails while it is away, and the next one works: nothing is to be started anew."""
+        assert storage.server is not None
+        server = storage.server
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as journal:
+                server.stop()
+                for _ in range(2):
+                    with pytest.raises(JournalUnavailable):
+                        await journal.write("me", [an_opened(1)])
+                server.start_again()
+                assert [None] != await journal.write("me", [an_opened(1)])
+
+        asyncio.run(main())
+        assert [("c1",)] == storage.rows("SELECT id FROM connections")
+
+    @pytest.mark.parametrize("is_connected", [True, False])
+    def test_a_server_that_does_not_answer_is_given_up(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch, *, is_connected: bool
+    ) -> None:
+        """A network that drops every packet closes nothing: we do, and try again."""
+        monkeypatch.setattr(postgres_engine, "_TRANSACTION_S", 0.5)
+        monkeypatch.setattr(postgres_engine, "_CONNECT_S", 0.5)
+        assert storage.server is not None
+        server = storage.server
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as journal:
+                if not is_connected:
+                    await journal.close()
+                server.pause()
+                try:
+                    with pytest.raises(JournalUnavailable):
+                        await journal.write("me", [an_opened(1)])
+                finally:
+                    server.resume()
+                monkeypatch.setattr(postgres_engine, "_TRANSACTION_S", 60)
+                monkeypatch.setattr(postgres_engine, "_CONNECT_S", 60)
+                await journal.write("me", [an_opened(1)])
+
+        asyncio.run(main())
+        assert [("c1",)] == storage.rows("SELECT id FROM connections")
+
+    def test_another_writer_is_waited_for_but_not_for_ever(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As with SQLite: after a while the write fails, and is tried again."""
+        monkeypatch.setitem(postgres_engine._SESSION, "lock_timeout", "200ms")
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as mine, journal_in(storage, "you") as theirs:
+                async with theirs.transaction():
+                    with pytest.raises(JournalUnavailable, match="LockNotAvailable"):
+                        await mine.write("me", [an_opened(1)])
+                assert [None] != await mine.write("me", [an_opened(1)])
+
+        asyncio.run(main())
+
+    def test_a_writer_that_stands_still_does_not_hold_up_the_others(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its machine is gone, say: the server takes the lock from it, and nothing of it is kept."""
+        monkeypatch.setitem(postgres_engine._SESSION, "idle_in_transaction_session_timeout", "300ms")
+
+        async def stand_still(theirs: Journal, mine: Journal) -> None:
+            async with theirs.transaction() as connection:
+                await connection.execute(delete(metadata.tables["owners"]))
+                while not await is_written(mine, an_opened(1)):
+                    pass
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as mine, journal_in(storage, "you") as theirs:
+                with pytest.raises(JournalUnavailable):
+                    await stand_still(theirs, mine)
+
+        asyncio.run(main())
+        assert [("me",), ("you",)] == storage.rows("SELECT id FROM owners ORDER BY id")
+        assert [("c1",)] == storage.rows("SELECT id FROM connections")
+
+    def test_no_password_reaches_a_name_or_an_error(self, storage: Storage) -> None:
+        """Those are logged."""
+        assert storage.url is not None
+        url = storage.url.replace("/faults?", "/nowhere?")
+
+        async def main() -> str:
+            journal = Journal(storage.directory, url)
+            assert "@/nowhere" in journal.name
+            with pytest.raises(JournalUnavailable, match="nowhere") as unavailable:
+                await journal.beat("me", 1000.0)
+            await journal.close()
+            return "".join([journal.name, *traceback.format_exception(unavailable.value)])
+
+        assert PASSWORD not in asyncio.run(main())
+
+
+class TestFileSystems:
+    """Where SQLite's file may be."""
+
+    MOUNTS = """
+22 1 {root} / / rw,relatime - ext4 /dev/sda1 rw
+36 22 0:33 / /mnt/visa rw,relatime shared:9 - {kind} filer:/visa rw,vers=4.2
+"""
+
+    @pytest.mark.parametrize("kind", ["nfs4", "nfs", "cifs", "ceph", "fuse.sshfs", "lustre", "gpfs"])
+    def test_a_network_file_system_is_recognised(self, tmp_path: Path, kind: str) -> None:
+        """Also of a directory that is to be made there."""
+        mounts = tmp_path / "mountinfo"
+        device = tmp_path.stat().st_dev
+        mounts.write_text(
+            self.MOUNTS.format(root="8:1", kind=kind).replace("0:33", f"{major(device)}:{minor(device)}")
+        )
+        assert kind == filesystems.network_type(tmp_path, mounts)
+        assert kind == filesystems.network_type(tmp_path / "a" / "b", mounts)
+
+    def test_a_local_one_is_not(self, tmp_path: Path) -> None:
+        """Even if a network file system is mounted elsewhere, nothing is known, or this is not Linux."""
+        mounts = tmp_path / "mountinfo"
+        device = tmp_path.stat().st_dev
+        for text in (self.MOUNTS.format(root=f"{major(device)}:{minor(device)}", kind="nfs4"), ""):
+            mounts.write_text(text)
+            assert filesystems.network_type(tmp_path, mounts) is None
+        assert filesystems.network_type(tmp_path, tmp_path / "none") is None
+        assert filesystems.network_type(tmp_path) is None
+
+
 class TestBacklog:
     """The records that wait."""
 
@@ -861,6 +1009,24 @@ class TestBacklog:
         assert [an_opened(1), an_ended(1)] == gone
         assert 2 == backlog.dropped
         assert 7 == len(backlog)
+
+    def test_progress_goes_before_anything_else(self) -> None:
+        """The next record says it again; but not that a connection was left."""
+        backlog = Backlog(largest=4)
+        left = replace(a_progress(1, 2), left_at=1001.0)
+        for record in (an_opened(1), a_progress(1, 1), left, an_opened(2)):
+            assert [] == backlog.add(record)
+        assert [a_progress(1, 1)] == backlog.add(an_opened(3))
+        assert [an_opened(1), left, an_opened(2), an_opened(3)] == backlog.take(10)
+
+    def test_nothing_is_left_of_a_connection_that_goes(self) -> None:
+        """A `Progressed` without its beginning would say nothing."""
+        backlog = Backlog(largest=4)
+        left = replace(a_progress(1, 2), left_at=1001.0)
+        for record in (an_opened(1), left, an_ended(1), an_opened(2)):
+            backlog.add(record)
+        assert [an_opened(1), left, an_ended(1)] == backlog.add(an_opened(3))
+        assert 3 == backlog.dropped
 
     def test_if_none_is_finished_the_oldest_record_goes(self) -> None:
         """The bound holds in any case."""

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -140,8 +141,9 @@ class PostgresServer:
         """Signal those that serve a connection, too: each has a group of its own."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):
-            os.kill(pid, number)
+        for pid in (*map(int, children), self._process.pid):
+            with suppress(ProcessLookupError):  # its client has gone meanwhile, and so has it
+                os.kill(pid, number)
 
 
 async def _with_connection(url: str, action: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
