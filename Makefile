@@ -1,5 +1,5 @@
 # Everything installs itself into .venv; nothing outside this directory changes, except that `make test`
-# installs Debian's chromium where it is missing and may be installed.
+# installs Debian's chromium and postgresql where they are missing and may be installed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,7 +12,7 @@ CHROMIUM := chromium fonts-dejavu-core
 CHP := configurable-http-proxy@5.3.0
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz bench bench-check bench-instructions peers picture pins clean chromium
+.PHONY: help demo test test-slow lint format cases fuzz bench bench-check bench-instructions peers picture pins clean chromium postgresql
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -20,7 +20,7 @@ help:  ## Show this list
 demo: .venv/demo.stamp  ## Start VISA (a stand-in), JupyterLab and the proxy, and print the links
 	@$(BIN)/python -m visa_jupyter_proxy demo
 
-test: lint chromium  ## Check everything: style, types, imports, then all tests in real processes and a real browser
+test: lint chromium postgresql  ## Check everything: style, types, imports, then all tests in real processes and a real browser
 	@$(BIN)/python -m pytest
 
 lint: .venv/dev.stamp  ## Check style, types and the direction of imports
@@ -117,3 +117,14 @@ chromium:
 	echo "Installing $(CHROMIUM) ..."; \
 	$$sudo apt-get -qq update; \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(CHROMIUM)
+
+# Debian would start it as a service at once: a policy forbids that meanwhile. Our tests start one of their own.
+postgresql:
+	@if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
+	  echo "Tests of the journal in PostgreSQL are skipped without it:  apt-get install postgresql" >&2; exit 0; fi; \
+	echo "Installing postgresql ..."; policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; \
+	  $$sudo chmod +x $$policy; trap "$$sudo rm -f $$policy" EXIT; fi; \
+	$$sudo apt-get -qq update; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends postgresql
