@@ -8,7 +8,7 @@ from support.messages import request
 from visa_jupyter_proxy.errors import NoToken
 from visa_jupyter_proxy.worker.credentials import (
     LONGEST_TOKEN,
-    Credentials,
+    credentials_of,
     sets_token,
     uses_cookie,
     without_bearer,
@@ -18,7 +18,7 @@ from visa_jupyter_proxy.worker.http1 import Request
 
 
 def _token(made: Request) -> str:
-    return Credentials(made).token.text
+    return credentials_of(made).token.text
 
 
 class TestFinding:

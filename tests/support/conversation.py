@@ -25,7 +25,7 @@ from typing import Final, override
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.credentials import Credentials
+from visa_jupyter_proxy.worker.credentials import credentials_of
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client
@@ -375,7 +375,12 @@ class Conversation:
     def request_received(self, request: Request) -> None:
         """Begin an exchange."""
         exchange = Exchange(
-            request, self, Client(CLIENT_ADDRESS), Credentials(request), request_id=REQUEST_ID, now=self.now
+            request,
+            self,
+            Client(CLIENT_ADDRESS),
+            credentials_of(request),
+            request_id=REQUEST_ID,
+            now=self.now,
         )
         exchange.match = self._router.match(request.target, websocket=request.websocket)
         exchange.enter(Phase.AUTHORIZE, self.now)

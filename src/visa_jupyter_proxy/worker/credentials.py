@@ -6,7 +6,7 @@ One rule for HTTP and WebSockets: a `Bearer` value, if present, decides alone; o
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -19,11 +19,19 @@ COOKIE: Final = b"access_token"
 LONGEST_TOKEN: Final = 8 * 1024
 """Tomcat, which serves the VISA API, reads no longer header section by default."""
 
+_LONGEST_KEPT: Final = 4096
+"""Bytes of both fields; a browser's with a token have 1 to 2 KiB."""
+_MOST_KEPT: Final = 256
+"""Credentials, so at most about 2 MiB. Beyond that, all are forgotten."""
+
 _B64TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 2.1: nothing in it can break out of a header field."""
 
 _BEARER: Final = re.compile(rb"(?i)bearer(?![!#$%&'*+.^_`|~0-9a-z-])(?: +(.*))?", re.DOTALL)
 """The scheme is case-insensitive, one or more spaces follow (RFC 9110 11.4)."""
+
+
+_kept: "Final[dict[tuple[tuple[bytes, ...], tuple[bytes, ...]], Credentials]]" = {}
 
 
 class AccessToken:
@@ -41,46 +49,48 @@ class AccessToken:
 
 
 class Credentials:
-    """What a request shows of its user, and what of it an instance may see.
+    """What a request shows of its user, and what of it an instance may see."""
 
-    A browser shows the same with every request of a connection: `of` takes it apart once for all of
-    them (a fifth of what our own code costs a small request).
-    """
-
-    def __init__(self, request: Request) -> None:
-        self._authorization = request.special.get(b"authorization")
-        self._cookies = request.special.get(b"cookie")
-
-    @classmethod
-    def of(cls, request: Request, last: "Credentials | None") -> "Credentials":
-        """Return those of `request`; `last` are those of the request before it on the connection."""
-        return last if last is not None and last.are_those_of(request) else cls(request)
-
-    def are_those_of(self, request: Request) -> bool:
-        """Say whether `request` shows the same."""
-        special = request.special
-        return (
-            special.get(b"cookie") == self._cookies and special.get(b"authorization") == self._authorization
-        )
+    def __init__(self, authorization: Sequence[bytes], cookies: Sequence[bytes]) -> None:
+        """Take the values of the two fields."""
+        self._authorization = authorization
+        self._cookies = cookies
 
     @cached_property
     def token(self) -> AccessToken:
         """The access token. Raises `NoToken`."""
-        authorization = self._authorization
-        bearer = _BEARER.match(authorization[-1]) if authorization else None
+        bearer = _BEARER.match(self._authorization[-1]) if self._authorization else None
         if bearer is not None:
             return _checked({bearer[1] or b""})
-        return _checked(set(_cookie_values(self._cookies or ())))
+        return _checked(set(_cookie_values(self._cookies)))
 
     @cached_property
     def lines(self) -> Lines:
         """The fields as they came."""
-        return _lines(self._authorization or (), self._cookies or ())
+        return _lines(self._authorization, self._cookies)
 
     @cached_property
     def stripped_lines(self) -> Lines:
         """The fields without the access token, however often it came."""
-        return _lines(without_bearer(self._authorization or ()), without_token(self._cookies or ()))
+        return _lines(without_bearer(self._authorization), without_token(self._cookies))
+
+
+def credentials_of(request: Request) -> Credentials:
+    """Return what `request` shows.
+
+    A browser shows the same with every request of every connection: it is taken apart once for all of
+    them (a fifth of what our own code costs a small request).
+    """
+    special = request.special
+    shown = tuple(special.get(b"authorization", ())), tuple(special.get(b"cookie", ()))
+    credentials = _kept.get(shown)
+    if credentials is None:
+        credentials = Credentials(*shown)
+        if sum(len(value) for values in shown for value in values) <= _LONGEST_KEPT:
+            if len(_kept) >= _MOST_KEPT:
+                _kept.clear()
+            _kept[shown] = credentials
+    return credentials
 
 
 def uses_cookie(request: Request) -> bool:

@@ -21,7 +21,7 @@ from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
 from visa_jupyter_proxy.worker.bodies import LARGE
-from visa_jupyter_proxy.worker.credentials import Credentials
+from visa_jupyter_proxy.worker.credentials import credentials_of
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
@@ -55,7 +55,6 @@ class Downstream(asyncio.Protocol):
         self._peer = ""
         self._reader = RequestReader(self, proxy.head_limits)
         self._exchange: Exchange | None = None
-        self._credentials: Credentials | None = None
         self._task: asyncio.Task[None] | None = None
         self._holds = 0
         self._full = False
@@ -184,10 +183,9 @@ class Downstream(asyncio.Protocol):
         now = self._proxy.now()
         self._in_head = False
         self.deadline = now + self._proxy.settings.body_timeout_s if request.has_body else math.inf
-        credentials = self._credentials = Credentials.of(request, self._credentials)
         client = self._proxy.client(self._peer, request)
         request_id = self._proxy.request_id(self._peer, request)
-        exchange = Exchange(request, self, client, credentials, request_id=request_id, now=now)
+        exchange = Exchange(request, self, client, credentials_of(request), request_id=request_id, now=now)
         exchange.draining = self._draining
         self._exchange = exchange
         self._start(exchange)

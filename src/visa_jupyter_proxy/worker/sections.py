@@ -139,7 +139,7 @@ def request_section(block: bytes) -> Section:
     expect = section.special.get(b"expect")
     if expect is not None and (len(expect) > 1 or expect[0].lower() != b"100-continue"):
         raise ExpectationFailed("unknown expectation")
-    if len(block) <= _LONGEST_KEPT:
+    if len(block) <= _LONGEST_KEPT and b"sec-websocket-key" not in section.special:  # a key is never the same
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()
         _kept[block] = section

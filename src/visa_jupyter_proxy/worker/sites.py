@@ -6,6 +6,7 @@ A browser sends the cookie along with a WebSocket that any page opens; only `Ori
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,6 +16,9 @@ from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.http1 import Request
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_LONGEST_KEPT: Final = 300
+"""A name has 253 characters at most (RFC 1035 3.1); what is longer is none."""
 
 
 class Site(NamedTuple):
@@ -65,6 +69,12 @@ def _same(origin: Site, host: Site, client: Client) -> bool:
 
 
 def _site(text: str) -> Site | None:
+    # Parsing one takes 5 us, and a browser says the same each time.
+    return _kept_site(text) if len(text) <= _LONGEST_KEPT else None
+
+
+@lru_cache(maxsize=1024)
+def _kept_site(text: str) -> Site | None:
     """Parse `scheme://name[:port]` or `//name[:port]`; None for anything else, such as `null`."""
     try:
         parts = urlsplit(text)
