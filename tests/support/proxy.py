@@ -126,6 +126,8 @@ def environment(directory: Path, api_url: str, settings: Mapping[str, str]) -> d
         "INSTANCE_NETWORKS": "127.0.0.0/8,::1",
         "STORAGE_DIR": str(directory / "data"),
         "ACCESS_LOG": "all",
+        # Tests that are not about it need not wait for closes.
+        "SESSION_LINGER_S": "0",
         **settings,
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -1,7 +1,9 @@
 """Notebook sessions: what VISA is told of WebSockets to kernels (contract sections 2 and 4)."""
 
+import base64
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +17,21 @@ from support.visa_api import Answer, Hold, Request
 from wire.conftest import Wire, production
 from wire.test_websocket import echo
 
+PING: Final = b"\x89\x80abcd"
+"""As a browser sends it: masked."""
+
 KERNEL: Final = "0b3f4f3c-dd4e-4b1b-9e2c-55c2fbbd6b8b"
+
+
+def frame(text: bytes) -> bytes:
+    """Write a text message as a browser sends it; the mask changes nothing."""
+    size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2)
+    return b"\x81" + size + bytes(4) + text
+
+
+def jwt(**claims: object) -> str:
+    """Write a token with these claims; nobody verifies it."""
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
 
 
 def channels(session: str, kernel: str = KERNEL) -> str:
@@ -211,6 +227,78 @@ class TestReports:
             about = [r.endpoint for r in told(wire) if json.loads(r.body)["sessionId"] == name]
             assert ["open", "close"] == about
 
+    @pytest.mark.parametrize("first", ["the new one opens", "the old one closes"])
+    def test_212_213_whoever_comes_back_has_the_same_session(
+        self, wire: Wire, tmp_path: Path, instance_port: int, first: str
+    ) -> None:
+        """Within `SESSION_LINGER_S`, to any worker: nothing is told of it, and the journal has one."""
+        wire.instance.play(echo)
+        rest = channels("session_id=A")
+        with running_proxy(
+            tmp_path,
+            api_url=wire.api.url,
+            routes=production(instance_port),
+            SESSION_LINGER_S="600",
+            WORKERS="2",
+        ) as wire.proxy:
+            client = connect(wire, rest)
+            wire.api.wait(lambda: sessions(wire))
+            for number in range(1, 6):
+                if first == "the new one opens":
+                    client, old = connect(wire, rest), client
+                    old.sock.close()
+                else:
+                    client.sock.close()
+                    ended = number
+                    wire.proxy.wait(lambda: ended == len(wire.proxy.records("tunnel")))  # noqa: B023 -- waited for at once
+                    client = connect(wire, rest)
+            wire.proxy.wait(lambda: 5 == len(wire.proxy.records("tunnel")))
+            wire.proxy.wait(lambda: 6 == _connections(wire))
+            assert ["open"] == [r.endpoint for r in told(wire)]
+            assert [(KERNEL, "A", False)] == journalled(wire)
+            client.sock.close()
+
+    def test_213_close_comes_after_the_linger(self, wire: Wire, tmp_path: Path, instance_port: int) -> None:
+        """Once, with the true end in the journal."""
+        wire.instance.play(echo)
+        with running_proxy(
+            tmp_path, api_url=wire.api.url, routes=production(instance_port), SESSION_LINGER_S="2"
+        ) as wire.proxy:
+            with connect(wire, channels("session_id=A")):
+                wire.api.wait(lambda: sessions(wire))
+            wire.proxy.wait(lambda: wire.proxy.records("tunnel"))
+            began = time.monotonic()
+            wire.api.wait(lambda: [(KERNEL, "A", False)] == sessions(wire))
+            # Records of the end travel for a while, too: some milliseconds, or more on a busy machine.
+            assert 1.5 < time.monotonic() - began
+            wire.proxy.wait(lambda: [True] == [ended for *_, ended in journalled(wire)])
+            query = "SELECT instance_id, reason, connections FROM sessions"
+            assert [["closed", 1]] == of_the_journal(wire, query)
+        assert ["open", "close"] == [r.endpoint for r in told(wire)]
+
+    def test_212_a_restart_ends_no_session_that_comes_back(
+        self, wire: Wire, tmp_path: Path, instance_port: int
+    ) -> None:
+        """The next process waits for its browser, and closes those who do not come."""
+        wire.instance.play(echo)
+        with running_proxy(
+            tmp_path, api_url=wire.api.url, routes=production(instance_port), SESSION_LINGER_S="4"
+        ) as proxy:
+            wire.proxy = proxy
+            back, gone = channels("session_id=A", "back"), channels("session_id=A", "gone")
+            with connect(wire, back), connect(wire, gone):
+                wire.api.wait(lambda: 2 == len(sessions(wire)))
+                assert 0 == proxy.stop()
+            assert [True, True] == [active for *_, active in sessions(wire)]
+            wire.proxy = proxy.start_again()
+            try:
+                with connect(wire, back):
+                    wire.api.wait(lambda: ("gone", "A", False) in sessions(wire))
+                    assert ("back", "A", True) in sessions(wire)
+                    assert ["open", "open", "close"] == [r.endpoint for r in told(wire)]
+            finally:
+                wire.proxy.kill()
+
     def test_212_two_connections_of_one_session(self, wire: Wire) -> None:
         """A reconnected socket is the same session: close is told when the last has ended."""
         wire.instance.play(echo)
@@ -248,6 +336,11 @@ class TestReports:
         assert not [active for *_, active in sessions(wire) if active]
         about = [r.endpoint for r in told(wire)]
         assert ["open", "close"] * (len(about) // 2) == about
+
+
+def _connections(wire: Wire) -> int:
+    query = "SELECT sessions.instance_id FROM connections JOIN sessions ON sessions.id = connections.session"
+    return len(of_the_journal(wire, query))
 
 
 def _pending(wire: Wire) -> int:
@@ -353,3 +446,46 @@ class TestKeys:
         assert [("open", wire.token), ("open", wire.token), ("close", None)] == [
             (r.endpoint, r.token) for r in told(wire)
         ]
+
+    def test_224_a_token_that_has_expired_before_the_open_was_told(self, wire: Wire) -> None:
+        """The next one of the same user is used, whatever request brings it; a stranger's is not."""
+        wire.instance.play(echo)
+        old, new = (jwt(sub=f"user-{wire.number}", n=n) for n in range(2))
+        stranger = jwt(sub="stranger")
+        for token in (old, stranger):
+            wire.api.user(token, f"user-{wire.number}")
+        wire.api.down()
+        try:
+            hold = Hold()
+            wire.api.up()
+            wire.api.script("open", Answer(hold=hold, status=401))
+            wire.token = old
+            client = connect(wire, channels("session_id=A"))
+            wire.api.wait(lambda: told(wire))
+            wire.api.users.pop(old)
+            wire.api.user(new, f"user-{wire.number}")
+            hold.release()
+            for wire.token in (stranger, new):
+                assert wire.ask(wire.get()).status == 200
+            wire.api.wait(lambda: [(KERNEL, "A", True)] == sessions(wire))
+            assert {old, new} == {r.token for r in told(wire)}
+            client.sock.close()
+        finally:
+            wire.api.up()
+        wire.api.wait(lambda: [(KERNEL, "A", False)] == sessions(wire))
+
+    def test_224_figures_of_a_session(self, wire: Wire) -> None:
+        """Messages and bytes each way; what was done first and last; a ping is nothing that was done."""
+        wire.instance.play(echo)
+        with connect(wire, channels("session_id=A")) as client:
+            for data in (frame(b"hello"), PING, frame(b"x" * 300), PING):
+                client.send(data)
+                assert data == client.exactly(len(data))
+        wire.proxy.wait(lambda: [True] == [ended for *_, ended in journalled(wire)])
+        passed = len(frame(b"hello")) + len(frame(b"x" * 300)) + 2 * len(PING)
+        query = (
+            "SELECT instance_id, bytes_up, bytes_down, messages_up, "
+            "opened_at <= first_interaction_at, first_interaction_at <= last_interaction_at, "
+            "last_interaction_at <= closed_at FROM sessions"
+        )
+        assert [[passed, passed, 2, 1, 1, 1]] == of_the_journal(wire, query)
