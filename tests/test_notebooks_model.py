@@ -1,60 +1,43 @@
 """Notebook sessions against a simple model: whatever the order of things, the API ends up right.
 
-Tunnels open and end on several control processes that share a journal, processes are killed and
-replaced, the store and the API fail and come back. At the end, with everything up and time enough,
-the API must have exactly those sessions active that a living connection carries.
+Tunnels open and end on several control processes that share a journal, workers are lost, processes are
+killed, stopped and replaced, tokens expire, the store and the API fail and come back. At the end, with
+everything up and time enough, the API must have exactly those sessions active that a living connection
+carries; only an open whose token died with a process may be missing, until its user comes back.
 """
 
 import asyncio
 import tempfile
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from support.plain_api import PlainApi
 from support.sessions import Clock, ended, key, opened, rows
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.notebooks import Notebooks
-from visa_jupyter_proxy.errors import VisaUnreachable
-from visa_jupyter_proxy.mailbox import NotebookKey
+from visa_jupyter_proxy.mailbox import NotebookKey, TokenAccepted
 from visa_jupyter_proxy.visa_api import VisaApi
 
 _KEYS = st.integers(1, 3)
 _NODES = st.integers(0, 1)
 
 
-class PlainApi(VisaApi):
-    """The contract's open and close on a set, without sockets; it can be down, or lose its answer."""
-
-    def __init__(self) -> None:
-        self.active: set[NotebookKey] = set()
-        self.mood = "up"
-
-    async def open_notebook(self, token: str, instance_id: int, kernel_id: str, session_id: str) -> None:  # noqa: ARG002 -- the interface of VisaApi
-        """See `VisaApi`."""
-        self._do(self.active.add, NotebookKey(instance_id, kernel_id, session_id))
-
-    async def close_notebook(self, instance_id: int, kernel_id: str, session_id: str) -> None:
-        """See `VisaApi`."""
-        self._do(self.active.discard, NotebookKey(instance_id, kernel_id, session_id))
-
-    def _do(self, action: Any, notebook: NotebookKey) -> None:
-        if self.mood != "down":
-            action(notebook)
-        if self.mood != "up":
-            raise VisaUnreachable(self.mood)
-
-
 class Node:
     """A control process."""
 
-    def __init__(self, directory: Path, api: VisaApi, clock: Clock) -> None:
+    def __init__(self, directory: Path, api: VisaApi, clock: Clock, linger_s: float) -> None:
         self.journal = Journal(directory)
         self.notebooks = Notebooks(
-            self.journal, api, monotonic=clock, wall=lambda: 2000.0, jitter=lambda: 0.5
+            self.journal,
+            api,
+            linger_s=linger_s,
+            monotonic=clock,
+            wall=lambda: 2000.0,
+            jitter=lambda: 0.5,
         )
         self.tunnels: dict[int, NotebookKey] = {}
 
@@ -70,6 +53,8 @@ class Sessions(RuleBasedStateMachine):
         self.clock = Clock()
         self.api = PlainApi()
         self.tunnel = 0
+        self.token = 0
+        self.linger_s = 0.0
         self.killed = False
         self.nodes: list[Node] = []
 
@@ -82,19 +67,25 @@ class Sessions(RuleBasedStateMachine):
 
         self.runner.run(all_of_them())
 
-    @initialize()
-    def begin(self) -> None:
+    def new_node(self) -> Node:
+        """Start a control process."""
+        node = Node(self.directory, self.api, self.clock, self.linger_s)
+        self.run(node.notebooks.step())
+        return node
+
+    @initialize(linger_s=st.sampled_from([0.0, 5.0, 30.0]))
+    def begin(self, linger_s: float) -> None:
         """Start both."""
-        for _ in range(2):
-            self.nodes.append(Node(self.directory, self.api, self.clock))
-            self.run(self.nodes[-1].notebooks.step())
+        self.linger_s = linger_s
+        self.nodes = [self.new_node() for _ in range(2)]
 
     @rule(node=_NODES, number=_KEYS)
     def open(self, node: int, number: int) -> None:
         """Open a tunnel of a session."""
         self.tunnel += 1
         self.nodes[node].tunnels[self.tunnel] = key(number)
-        self.nodes[node].notebooks.tunnel_opened(self.tunnel % 2, opened(self.tunnel, key(number)))
+        message = opened(self.tunnel, key(number), token=f"token {self.token}")
+        self.nodes[node].notebooks.tunnel_opened(self.tunnel % 2, message)
 
     @rule(node=_NODES, chance=st.integers(0, 100))
     def end(self, node: int, chance: int) -> None:
@@ -123,7 +114,19 @@ class Sessions(RuleBasedStateMachine):
         """Give the delivery its turn."""
         self.run(self.nodes[node].notebooks.deliver())
 
-    @rule(seconds=st.sampled_from([1, 3, 20]))
+    @rule()
+    def expire_token(self) -> None:
+        """Refuse the user's token from now on; they have another one."""
+        self.api.expired.add(f"token {self.token}")
+        self.token += 1
+
+    @rule(node=_NODES)
+    def accept_token(self, node: int) -> None:
+        """Bring the user's token by a plain request."""
+        message = TokenAccepted(user="anna", token=f"token {self.token}")
+        self.nodes[node].notebooks.token_accepted(message)
+
+    @rule(seconds=st.sampled_from([1, 3, 6, 20]))
     def pass_time(self, seconds: int) -> None:
         """Time passes; whoever is not given a turn stands still."""
         self.clock.now += seconds
@@ -138,7 +141,14 @@ class Sessions(RuleBasedStateMachine):
         """Kill a process with all its connections, and start another one in its place."""
         self.killed = True
         self.run(self.nodes[node].journal.close())
-        self.nodes[node] = Node(self.directory, self.api, self.clock)
+        self.nodes[node] = self.new_node()
+
+    @rule(node=_NODES)
+    def stop(self, node: int) -> None:
+        """Stop a process in order, and start another one in its place."""
+        self.killed = True
+        self.run(self.nodes[node].notebooks.stop(1))
+        self.nodes[node] = self.new_node()
 
     @invariant()
     def a_key_is_open_at_most_once(self) -> None:
@@ -158,6 +168,8 @@ class Sessions(RuleBasedStateMachine):
     def calm(self) -> None:
         """Everything is up, and there is time for everything."""
         self.api.mood = "up"
+        for place in range(2):
+            self.accept_token(place)
         for _ in range(60):
             self.clock.now += 3
             for node in self.nodes:
@@ -168,7 +180,8 @@ class Sessions(RuleBasedStateMachine):
         found = rows(
             self.directory / "journal.sqlite3",
             "SELECT kernel_id FROM sessions JOIN reports ON reports.session = sessions.id"
-            " WHERE closed_at IS NULL AND kind = 'open' AND state = 'not delivered'",
+            " WHERE closed_at IS NULL AND kind = 'open'"
+            " GROUP BY sessions.id HAVING min(state) = 'not delivered' AND max(state) = 'not delivered'",
         )
         return {key(int(kernel.removeprefix("kernel-"))) for (kernel,) in found}
 
@@ -178,10 +191,22 @@ class Sessions(RuleBasedStateMachine):
             if self.nodes:
                 self.calm()
                 self.judge()
+                self.come_back()
+                self.calm()
+                assert set() == self.excused()
+                self.judge()
         finally:
             self.run(*(node.journal.close() for node in self.nodes))
             self.runner.close()
             self.temporary.cleanup()
+
+    def come_back(self) -> None:
+        """Have every browser connect anew, with the user's token."""
+        for place, node in enumerate(dict.fromkeys(self.nodes)):
+            for tunnel, notebook in list(node.tunnels.items()):
+                self.open(place, int(notebook.kernel_id.removeprefix("kernel-")))
+                del node.tunnels[tunnel]
+                node.notebooks.tunnel_ended(tunnel % 2, ended(tunnel))
 
     def judge(self) -> None:
         """Compare the API, the journal and the truth."""
@@ -202,11 +227,11 @@ class SessionsOnABrokenStore(Sessions):
         super().__init__()
         self.away = False
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(linger_s=st.sampled_from([0.0, 5.0]))
+    def begin(self, linger_s: float) -> None:
         """Start one; the other place is taken by the same."""
-        node = Node(self.directory, self.api, self.clock)
-        self.run(node.notebooks.step())
+        self.linger_s = linger_s
+        node = self.new_node()
         self.nodes = [node, node]
 
     @precondition(lambda self: not self.away)
@@ -228,6 +253,10 @@ class SessionsOnABrokenStore(Sessions):
     @rule(node=_NODES)
     def kill(self, node: int) -> None:
         """Not here: what only memory holds dies with its process."""
+
+    @rule(node=_NODES)
+    def stop(self, node: int) -> None:
+        """Nor this."""
 
     @invariant()
     def a_key_is_open_at_most_once(self) -> None:
