@@ -8,9 +8,7 @@ from support.messages import request
 from visa_jupyter_proxy.errors import NoToken
 from visa_jupyter_proxy.worker.credentials import (
     LONGEST_TOKEN,
-    credentials_of,
     sets_token,
-    uses_cookie,
     without_bearer,
     without_token,
 )
@@ -18,7 +16,7 @@ from visa_jupyter_proxy.worker.http1 import Request
 
 
 def _token(made: Request) -> str:
-    return credentials_of(made).token.text
+    return made.credentials.token.text
 
 
 class TestFinding:
@@ -92,7 +90,7 @@ class TestFinding:
     def test_120_the_bearer_value_decides_alone(self) -> None:
         """Good or bad."""
         both = request(b"Authorization: Bearer T", b"Cookie: access_token=U")
-        assert ("T", False) == (_token(both), uses_cookie(both))
+        assert ("T", False) == (_token(both), both.credentials.is_cookie)
 
     @pytest.mark.parametrize(
         "value", [b"token abc", b"Basic dTpw", b"Bearers T", b"Bearer.T x", b"x Bearer T"]
@@ -100,7 +98,7 @@ class TestFinding:
     def test_92_another_scheme_is_the_application_s(self, value: bytes) -> None:
         """Then the cookie counts, and the field goes on."""
         both = request(b"Authorization: " + value, b"Cookie: access_token=T")
-        assert ("T", True) == (_token(both), uses_cookie(both))
+        assert ("T", True) == (_token(both), both.credentials.is_cookie)
         assert [value] == without_bearer([value])
 
     @pytest.mark.parametrize("token", [b"T", b"T=", b"T==", b"U", b"a.b-c_d~e+f/g=", b"a" * LONGEST_TOKEN])

@@ -8,7 +8,6 @@ from support.messages import request, response
 from visa_jupyter_proxy.errors import InstanceNotReady
 from visa_jupyter_proxy.routes import Route, Router
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.credentials import credentials_of
 from visa_jupyter_proxy.worker.fields import request_lines, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.grant import Grant
@@ -30,9 +29,7 @@ def _sent(
 ) -> Fields:
     match = Router([route]).match(made.target, websocket=made.websocket)
     client = client or Client("192.0.2.7")
-    return fields_of(
-        request_lines(made, match, grant or granted(12), client, credentials_of(made), request_id=b"id-1")
-    )
+    return fields_of(request_lines(made, match, grant or granted(12), client, request_id=b"id-1"))
 
 
 def _received(made: Response) -> Fields:

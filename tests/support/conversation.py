@@ -25,7 +25,6 @@ from typing import Final, override
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.credentials import credentials_of
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client
@@ -378,7 +377,6 @@ class Conversation:
             request,
             self,
             Client(CLIENT_ADDRESS),
-            credentials_of(request),
             request_id=REQUEST_ID,
             now=self.now,
         )
@@ -399,10 +397,7 @@ class Conversation:
     def _forward(self, upstream: Upstream) -> None:
         exchange, match = self.exchange, self.exchange.match
         assert match is not None
-        client, credentials = exchange.client, exchange.credentials
-        lines = request_lines(
-            exchange.request, match, self.grant, client, credentials, request_id=exchange.id
-        )
+        lines = request_lines(exchange.request, match, self.grant, exchange.client, request_id=exchange.id)
         upstream.attach(exchange)
         exchange.forward(upstream, request_head(exchange.request.method, match.target, lines), self.now)
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Final
 
 from visa_jupyter_proxy.errors import NoToken
-from visa_jupyter_proxy.worker.http1 import Request
 from visa_jupyter_proxy.worker.lines import Lines
 
 COOKIE: Final = b"access_token"
@@ -19,19 +18,11 @@ COOKIE: Final = b"access_token"
 LONGEST_TOKEN: Final = 8 * 1024
 """Tomcat, which serves the VISA API, reads no longer header section by default."""
 
-_LONGEST_KEPT: Final = 4096
-"""Bytes of both fields; a browser's with a token have 1 to 2 KiB."""
-_MOST_KEPT: Final = 256
-"""Credentials, so at most about 2 MiB. Beyond that, all are forgotten."""
-
 _B64TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 2.1: nothing in it can break out of a header field."""
 
 _BEARER: Final = re.compile(rb"(?i)bearer(?![!#$%&'*+.^_`|~0-9a-z-])(?: +(.*))?", re.DOTALL)
 """The scheme is case-insensitive, one or more spaces follow (RFC 9110 11.4)."""
-
-
-_kept: "Final[dict[tuple[tuple[bytes, ...], tuple[bytes, ...]], Credentials]]" = {}
 
 
 class AccessToken:
@@ -49,12 +40,21 @@ class AccessToken:
 
 
 class Credentials:
-    """What a request shows of its user, and what of it an instance may see."""
+    """What a request shows of its user, and what of it an instance may see.
+
+    It belongs to a field section, so it is taken apart once for all requests that show the same: that
+    is a fifth of what our own code costs a small request.
+    """
 
     def __init__(self, authorization: Sequence[bytes], cookies: Sequence[bytes]) -> None:
         """Take the values of the two fields."""
         self._authorization = authorization
         self._cookies = cookies
+
+    @property
+    def is_cookie(self) -> bool:
+        """Whether the browser sent it by itself, as it does for pages of other sites too."""
+        return not (self._authorization and _BEARER.match(self._authorization[-1]))
 
     @cached_property
     def token(self) -> AccessToken:
@@ -73,30 +73,6 @@ class Credentials:
     def stripped_lines(self) -> Lines:
         """The fields without the access token, however often it came."""
         return _lines(without_bearer(self._authorization), without_token(self._cookies))
-
-
-def credentials_of(request: Request) -> Credentials:
-    """Return what `request` shows.
-
-    A browser shows the same with every request of every connection: it is taken apart once for all of
-    them (a fifth of what our own code costs a small request).
-    """
-    special = request.special
-    shown = tuple(special.get(b"authorization", ())), tuple(special.get(b"cookie", ()))
-    credentials = _kept.get(shown)
-    if credentials is None:
-        credentials = Credentials(*shown)
-        if sum(len(value) for values in shown for value in values) <= _LONGEST_KEPT:
-            if len(_kept) >= _MOST_KEPT:
-                _kept.clear()
-            _kept[shown] = credentials
-    return credentials
-
-
-def uses_cookie(request: Request) -> bool:
-    """Whether the browser sent the credential by itself, as it does for pages of other sites too."""
-    authorization = request.one(b"authorization")
-    return authorization is None or not _BEARER.match(authorization)
 
 
 def without_bearer(values: Iterable[bytes]) -> list[bytes]:

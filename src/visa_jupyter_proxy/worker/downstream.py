@@ -21,7 +21,6 @@ from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
 from visa_jupyter_proxy.worker.bodies import LARGE
-from visa_jupyter_proxy.worker.credentials import credentials_of
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
@@ -185,7 +184,7 @@ class Downstream(asyncio.Protocol):
         self.deadline = now + self._proxy.settings.body_timeout_s if request.has_body else math.inf
         client = self._proxy.client(self._peer, request)
         request_id = self._proxy.request_id(self._peer, request)
-        exchange = Exchange(request, self, client, credentials_of(request), request_id=request_id, now=now)
+        exchange = Exchange(request, self, client, request_id=request_id, now=now)
         exchange.draining = self._draining
         self._exchange = exchange
         self._start(exchange)

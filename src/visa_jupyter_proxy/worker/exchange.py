@@ -22,7 +22,6 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
-from visa_jupyter_proxy.worker.credentials import Credentials
 from visa_jupyter_proxy.worker.fields import request_trailers, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
@@ -90,13 +89,11 @@ class Exchange:
         request: Request,
         downstream: DownstreamPort["Exchange"],
         client: Client,
-        credentials: Credentials,
         *,
         request_id: bytes,
         now: float,
     ) -> None:
         self.request = request
-        self.credentials = credentials
         self.client = client
         self.id = request_id
         self.stamps: list[float | None] = [now, None, None, None, None, None]

@@ -52,7 +52,6 @@ def request_lines(
     match: Match,
     grant: Grant,
     client: Client,
-    credentials: Credentials,
     *,
     request_id: bytes,
 ) -> Lines:
@@ -60,7 +59,7 @@ def request_lines(
     route, host = match.route, request.host
     lines = [
         *_passing(request, route),
-        *_credential_lines(credentials, route),
+        *_credential_lines(request.credentials, route),
         b"Host: %b\r\n" % (host if host is not None else _authority(grant.host)),
         client.lines,
     ]

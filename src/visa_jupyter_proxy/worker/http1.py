@@ -18,7 +18,13 @@ from visa_jupyter_proxy.errors import (
     VersionNotSupported,
 )
 from visa_jupyter_proxy.worker.lines import TOKEN, Lines
-from visa_jupyter_proxy.worker.sections import Section, options, request_section, response_section
+from visa_jupyter_proxy.worker.sections import (
+    RequestSection,
+    Section,
+    options,
+    request_section,
+    response_section,
+)
 
 
 class HeadLimits(NamedTuple):
@@ -76,7 +82,7 @@ class _Head:
 class Request(_Head):
     """A request as it came; it is never modified: the one that is sent is made from it."""
 
-    __slots__ = ("has_body", "host", "method", "target", "websocket")
+    __slots__ = ("credentials", "has_body", "host", "method", "target", "websocket")
 
     target: bytes
     """Origin form, byte for byte as it came."""
@@ -87,13 +93,14 @@ class Request(_Head):
     websocket: bool
     """Whether it asks for a WebSocket, in a valid way: `framing` sets what `websocket` finds."""
 
-    def __init__(self, method: bytes, target: bytes, minor: int, section: Section) -> None:
+    def __init__(self, method: bytes, target: bytes, minor: int, section: RequestSection) -> None:
         """Raise `BadRequest` for what the version or the target does not allow."""
         super().__init__(minor, section)
         if section.chunked if minor == 0 else section.host is None:
             raise BadRequest("Transfer-Encoding where none may be" if minor == 0 else "bad Host")
         self.method = method
         self.host = section.host
+        self.credentials = section.credentials
         self.target = _origin_form(target, section.host)
         self.has_body = section.chunked or bool(section.length)
         self.websocket = False

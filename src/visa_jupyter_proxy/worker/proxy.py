@@ -83,9 +83,7 @@ class Proxy:
             match = exchange.match or self._route(exchange)
             grant = exchange.grant or self._known(exchange, match) or await self._ask(exchange, match)
             request = exchange.request
-            lines = request_lines(
-                request, match, grant, exchange.client, exchange.credentials, request_id=exchange.id
-            )
+            lines = request_lines(request, match, grant, exchange.client, request_id=exchange.id)
             exchange.enter(Phase.CONNECT, self.now())
             address = self._address(grant, match.route)
             upstream = self._idle(exchange, address) or await self._connect(address, grant)
@@ -112,13 +110,13 @@ class Proxy:
         return match
 
     def _known(self, exchange: Exchange, match: Match) -> Grant | None:
-        token = exchange.credentials.token
+        token = exchange.request.credentials.token
         exchange.enter(Phase.AUTHORIZE, self.now())
         grant = exchange.grant = self._authorization.known(token, match.instance_id)
         return grant
 
     async def _ask(self, exchange: Exchange, match: Match) -> Grant:
-        token, address = exchange.credentials.token, exchange.client.address
+        token, address = exchange.request.credentials.token, exchange.client.address
         grant = exchange.grant = await self._authorization.ask(token, match.instance_id, address)
         return grant
 
@@ -171,7 +169,7 @@ class Proxy:
         if notebook is None:
             return origin(exchange, match, grant, peer, notebook=None)
         number = next(self._tunnels)
-        token = exchange.credentials.token.text
+        token = exchange.request.credentials.token.text
         self._tell(
             TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
         )

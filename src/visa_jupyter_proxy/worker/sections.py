@@ -20,6 +20,7 @@ from visa_jupyter_proxy.errors import (
     NotImplementedHere,
     ProxyError,
 )
+from visa_jupyter_proxy.worker.credentials import Credentials
 from visa_jupyter_proxy.worker.lines import Lines, Named, Sorter, name_of
 
 HOP_BY_HOP: Final = frozenset(
@@ -94,7 +95,7 @@ _MOST_KEPT: Final = 256
 class Section:
     """The fields of one head, or of many that have the same; it is never modified."""
 
-    __slots__ = ("chunked", "connection", "count", "host", "length", "lines", "special")
+    __slots__ = ("chunked", "connection", "count", "length", "lines", "special")
 
     count: int
     """Of field lines."""
@@ -107,8 +108,6 @@ class Section:
     length: int | None
     """Content-Length."""
     chunked: bool
-    host: bytes | None
-    """Of a request; None without one."""
 
     def __init__(self, block: bytes, sorter: Sorter, invalid: type[ProxyError]) -> None:
         """Read `block`: field lines, each with its CRLF, and the empty line behind them."""
@@ -119,26 +118,40 @@ class Section:
         self.lines = _end_to_end(sent, self.connection)
         self.length = _content_length(self.special.get(b"content-length"), invalid)
         self.chunked = _is_chunked(self, invalid)
-        self.host = None
+
+
+class RequestSection(Section):
+    """The fields of requests."""
+
+    __slots__ = ("credentials", "host")
+
+    host: bytes | None
+    """None without one."""
+
+    def __init__(self, block: bytes) -> None:
+        """Read `block`. Raises `BadRequest` and its siblings."""
+        super().__init__(block, _request_lines, BadRequest)
+        special = self.special
+        self.host = _host(special.get(b"host"))
+        self.credentials = Credentials(special.get(b"authorization", ()), special.get(b"cookie", ()))
+        if len(special.get(b"authorization", ())) > 1:
+            raise BadRequest("several Authorization fields")
+        expect = special.get(b"expect")
+        if expect is not None and (len(expect) > 1 or expect[0].lower() != b"100-continue"):
+            raise ExpectationFailed("unknown expectation")
 
 
 _request_lines: Final = Sorter(REQUEST_SPECIAL, _REQUEST_READ, BadRequest, aliases=False)
 _response_lines: Final = Sorter(RESPONSE_SPECIAL, _RESPONSE_READ, InstanceInvalid, aliases=True)
-_kept: Final[dict[bytes, Section]] = {}
+_kept: Final[dict[bytes, RequestSection]] = {}
 
 
-def request_section(block: bytes) -> Section:
+def request_section(block: bytes) -> RequestSection:
     """Read the fields of a request. Raises `BadRequest` and its siblings."""
     section = _kept.get(block)
     if section is not None:
         return section
-    section = Section(block, _request_lines, BadRequest)
-    section.host = _host(section.special.get(b"host"))
-    if len(section.special.get(b"authorization", ())) > 1:
-        raise BadRequest("several Authorization fields")
-    expect = section.special.get(b"expect")
-    if expect is not None and (len(expect) > 1 or expect[0].lower() != b"100-continue"):
-        raise ExpectationFailed("unknown expectation")
+    section = RequestSection(block)
     if len(block) <= _LONGEST_KEPT and b"sec-websocket-key" not in section.special:  # a key is never the same
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()

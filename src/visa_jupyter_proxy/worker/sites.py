@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from visa_jupyter_proxy.errors import Misdirected, OriginNotAllowed
-from visa_jupyter_proxy.worker.credentials import uses_cookie
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.http1 import Request
 
@@ -49,7 +48,7 @@ class Sites:
         Without an Origin it is no browser's, and with a Bearer value no page could have sent it.
         """
         values = request.special.get(b"origin")
-        if values is None or not uses_cookie(request):
+        if values is None or not request.credentials.is_cookie:
             return
         origin = _site(_text(values[0])) if len(values) == 1 else None
         host = _site(f"//{_text(client.host or request.host)}")
