@@ -89,9 +89,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
         api.user(TOKEN, "anna")
         api.instance(NUMBER, owner="anna", ip=instance.host)
 
-        def start(*, under: Sequence[str] = (), **settings: str) -> RunningProxy:
+        def start(*, under: Sequence[str] = (), node: str = ".", **settings: str) -> RunningProxy:
+            directory = tmp_path / node
+            directory.mkdir(exist_ok=True)
             return stack.enter_context(
-                running_proxy(tmp_path, api_url=api.url, routes=routes, under=under, **settings)
+                running_proxy(directory, api_url=api.url, routes=routes, under=under, **settings)
             )
 
         place = Place(tmp_path, api, instance, start)

@@ -14,9 +14,11 @@ from typing import Final
 import pytest
 
 from process.conftest import Place, channel, request
-from support.proxy import RunningProxy
+from support.postgres import PASSWORD, PostgresServer
+from support.proxy import RunningProxy, environment
 from support.sessions import rows
 
+SET_ASIDE: Final = "the journal was damaged: it has been set aside and a new one is begun"
 UNAVAILABLE: Final = "the journal cannot be written; records wait in memory"
 AVAILABLE: Final = "the journal can be written again"
 
@@ -24,6 +26,8 @@ BOUND_BY_PERMISSIONS: Final = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.getuid() == 0 else ()
 )
 """Runs a command so that root, too, may not write where nobody may."""
+
+_AS_ROOT: Final = () if os.getuid() == 0 else ("--map-root-user",)
 
 
 def journalled(directory: Path) -> list[str]:
@@ -140,6 +144,110 @@ class TestTrouble:
         if how == "foreign files":
             assert "not ours" == (directory / "notes.txt").read_text()
             assert (directory / "lost+found").is_dir()
+
+    def test_218_a_database_file_that_is_truncated(self, place: Place) -> None:
+        """In the middle of everything: it is kept under another name, and a new one is begun."""
+        proxy = place.start()
+        begin(place, proxy)
+        directory = place.directory / "data"
+        file = directory / "journal.sqlite3"
+        with closing(sqlite3.connect(file)) as other:
+            assert 0 == other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        os.truncate(file, 20_000)
+        client = place.client(proxy)
+        assert client.ask(channel("during")).status == 101
+        proxy.wait(lambda: proxy.records(SET_ASIDE))
+        proxy.wait(lambda: rows(file, "SELECT name FROM sqlite_master WHERE name = 'reports'"))
+        proxy.wait(lambda: {"before", "during"} == {*journalled(directory)})
+        (record,) = proxy.records(SET_ASIDE)
+        assert "error" == record["level"]
+        assert Path(record["kept_as"]).exists()
+        client.send(b"hello")
+        assert b"hello" == client.exactly(5)
+        assert {"before": True, "during": True} == place.sessions()
+
+    def test_218_a_directory_on_a_network_file_system(self, place: Place) -> None:
+        """It is refused at the start, in words that say what to use instead."""
+        mounts = place.directory / "mountinfo"
+        device = place.directory.stat().st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        mounts.write_text(f"22 1 {number} / {place.directory} rw - nfs4 filer:/visa rw\n")
+        script = 'mount --bind "$0" /proc/$$/mountinfo && exec "$@"'
+        command = ["unshare", "--mount", *_AS_ROOT, "sh", "-c", script, str(mounts)]
+        seen = subprocess.run([*command, "cat", "/proc/self/mountinfo"], capture_output=True, check=False)  # noqa: S603 -- our own command
+        if seen.returncode != 0:
+            pytest.skip("no mounts of our own here")
+        done = subprocess.run(  # noqa: S603 -- our own command
+            [*command, sys.executable, "-m", "visa_jupyter_proxy", "serve"],
+            cwd=place.directory,
+            env=environment(place.directory, place.api.url, {}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert 1 == done.returncode
+        said = done.stdout + done.stderr
+        assert "VISA_JUPYTER_PROXY_STORAGE_DIR" in said
+        assert "network file system (nfs4)" in said
+        assert "PostgreSQL (VISA_JUPYTER_PROXY_STORAGE_URL)" in said
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """Give the URL of a fresh database."""
+    yield postgres.create("nodes")
+    postgres.drop("nodes")
+
+
+class TestPostgres:
+    """A journal that several nodes share."""
+
+    @pytest.mark.parametrize("how", ["stopped", "silent"])
+    def test_a_database_that_is_away_for_a_while(
+        self, place: Place, postgres: PostgresServer, database: str, how: str
+    ) -> None:
+        """WebSockets go on, the fault is visible, all is written when it is back, and no password is told."""
+        proxy = place.start(STORAGE_URL=database)
+        begin(place, proxy)
+        postgres.stop() if how == "stopped" else postgres.pause()
+        try:
+            clients = {name: place.client(proxy) for name in ("stays", "goes")}
+            for name, client in clients.items():
+                assert client.ask(channel(name)).status == 101
+                client.send(b"hello")
+                assert b"hello" == client.exactly(5)
+            clients["goes"].sock.close()
+            proxy.wait(lambda: proxy.records(UNAVAILABLE))
+            assert place.client(proxy).ask(request()).status == 200
+        finally:
+            postgres.start_again() if how == "stopped" else postgres.resume()
+        proxy.wait(lambda: proxy.records(AVAILABLE))
+        place.api.wait(lambda: place.sessions() == {"before": True, "stays": True, "goes": False})
+        query = "SELECT session_id, closed_at IS NULL FROM sessions"
+        assert {("before", True), ("stays", True), ("goes", False)} == {*postgres.rows(database, query)}
+        assert 0 == proxy.stop()
+        place.api.wait(lambda: not any(place.sessions().values()))
+        assert PASSWORD not in proxy.log.read_text()
+
+    def test_a_node_that_is_killed(self, place: Place, postgres: PostgresServer, database: str) -> None:
+        """Its sessions that came back to the other node go on, the others are closed, once."""
+        settings = {"STORAGE_URL": database, "OWNER_TIMEOUT_S": "3", "SESSION_LINGER_S": "1"}
+        first, second = (place.start(node=name, **settings) for name in ("first", "second"))
+        for name in ("moves", "ends"):
+            assert place.client(first).ask(channel(name)).status == 101
+        place.api.wait(lambda: place.sessions() == {"moves": True, "ends": True})
+        first.kill()
+        moved = place.client(second)
+        assert moved.ask(channel("moves")).status == 101
+        place.api.wait(lambda: place.sessions() == {"moves": True, "ends": False})
+        moved.send(b"hello")
+        assert b"hello" == moved.exactly(5)
+        assert [("ends", "owner lost", 1), ("moves", None, 2)] == postgres.rows(
+            database, "SELECT session_id, reason, connections FROM sessions ORDER BY session_id"
+        )
+        assert ["ends"] == [asked.key[2] for asked in place.api.asked("close")]
+        assert 0 == second.stop()
 
 
 def test_233_a_write_that_takes_its_time(place: Place) -> None:

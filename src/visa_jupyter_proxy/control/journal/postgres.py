@@ -28,7 +28,7 @@ _LOCK: Final = int.from_bytes(b"visajup")
 """The advisory lock; any number will do that no other program takes in the same database."""
 
 _CONNECT_S: Final = 5
-_TRANSACTION_S: Final = 20
+_TRANSACTION_S: Final = 10
 """How long a transaction may take until its connection is cut; a thousand records take a tenth of one."""
 
 _MIGRATION_S: Final = 600

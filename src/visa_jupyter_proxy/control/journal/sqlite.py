@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, event
@@ -43,7 +43,7 @@ class Sqlite:
         self.path = Path(directory) / FILE
         self.name = str(self.path)
         self._engine: AsyncEngine | None = None
-        self._identity: tuple[int, int] | None = None
+        self._there = _File()
         kind = filesystems.network_type(self.path.parent)
         if kind is not None:
             raise StorageRefused(
@@ -91,12 +91,17 @@ class Sqlite:
             raise JournalUnavailable(damage.describe(error)) from error
 
     async def _opened(self) -> AsyncEngine:
-        """Give the engine; open anew when the file is no longer the one that was opened."""
+        """Give the engine; open anew when the file is no longer what was opened."""
         if self._engine is not None:
             # In a thread, like all that touches the disk: a slow one must not hold up the loop.
-            if self._identity == await asyncio.to_thread(_identity, self.path):
+            there = await asyncio.to_thread(_look, self.path)
+            if there == self._there or there.is_longer_than(self._there):
+                self._there = there
                 return self._engine
             await self.close()
+            if there.is_shorter_than(self._there):
+                # SQLite would not notice before it reads what is missing.
+                await asyncio.to_thread(damage.set_aside, self.path)
         await asyncio.to_thread(self.path.parent.mkdir, parents=True, exist_ok=True)
         return await self._open(migrate)
 
@@ -111,7 +116,7 @@ class Sqlite:
         except BaseException:
             await _dispose(engine)
             raise
-        self._engine, self._identity = engine, _identity(self.path)
+        self._engine, self._there = engine, await asyncio.to_thread(_look, self.path)
         return engine
 
 
@@ -122,12 +127,26 @@ async def _dispose(engine: AsyncEngine) -> None:
         _log.debug("closing the journal failed", cause=type(error).__name__)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+class _File(NamedTuple):
+    """What is at a path."""
+
+    device: int = 0
+    inode: int = 0
+    size: int = 0
+
+    def is_longer_than(self, before: "_File") -> bool:
+        return self[:2] == before[:2] and self.size > before.size
+
+    def is_shorter_than(self, before: "_File") -> bool:
+        return self[:2] == before[:2] and self.size < before.size
+
+
+def _look(path: Path) -> _File:
     try:
         status = path.stat()
     except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return _File()
+    return _File(status.st_dev, status.st_ino, status.st_size)
 
 
 def _prepare(connection: Any, _record: object) -> None:
