@@ -163,6 +163,7 @@ class TestDeaths:
             client = place.client(proxy)
             assert client.ask(channel("S")).status == 101
             clients[worker_of(proxy, client)] = client
+        place.api.wait(lambda: place.sessions() == {"S": True})
         journal = place.directory / "data" / "journal.sqlite3"
         killed, kept = clients
         os.kill(killed, signal.SIGKILL)
