@@ -64,25 +64,31 @@ class Closing(IntEnum):
 class Exchange:
     """One request and its response. It goes no further than to TUNNEL: a tunnel takes what it needs of it."""
 
-    # What most exchanges never change stands here: setting it for each took a tenth of our own work.
-    phase = Phase.ROUTE
-    match: Match | None = None
-    grant: Grant | None = None
-    status: int | None = None
-    """What the client was told."""
-    error: ProxyError | None = None
-    """Why the exchange did not go to its end."""
-    draining = False
-    """Whether no further request is wanted on this connection."""
-    retried = False
-    bytes_up = 0
-    bytes_down = 0
-    _upstream: UpstreamPort | None = None
-    _held: Sequence[bytes] = ()
-    _held_end: Fields = []  # noqa: RUF012 -- never modified: replaced by that of the request
-    _until_close = False
-    _answered = False
-    _chunked = False
+    __slots__ = (
+        "_answered",
+        "_chunked",
+        "_downstream",
+        "_held",
+        "_held_end",
+        "_outgoing",
+        "_request_ended",
+        "_until_close",
+        "_upstream",
+        "bytes_down",
+        "bytes_up",
+        "client",
+        "closing",
+        "draining",
+        "error",
+        "grant",
+        "id",
+        "match",
+        "phase",
+        "request",
+        "retried",
+        "stamps",
+        "status",
+    )
 
     def __init__(
         self,
@@ -98,11 +104,29 @@ class Exchange:
         self.id = request_id
         self.stamps: list[float | None] = [now, None, None, None, None, None]
         """When each phase was entered."""
+        self.phase = Phase.ROUTE
+        self.match: Match | None = None
+        self.grant: Grant | None = None
+        self.status: int | None = None
+        """What the client was told."""
+        self.error: ProxyError | None = None
+        """Why the exchange did not go to its end."""
         self.closing = Closing.KEEP if request.keep_alive else Closing.CLOSE
+        self.draining = False
+        """Whether no further request is wanted on this connection."""
+        self.retried = False
+        self.bytes_up = 0
+        self.bytes_down = 0
         self._downstream = downstream
+        self._upstream: UpstreamPort | None = None
+        self._held: Sequence[bytes] = ()
+        self._held_end: Fields = []
         self._outgoing: list[bytes] = []
         """For the client, until all of what was read with it is there."""
         self._request_ended = not request.has_body
+        self._until_close = False
+        self._answered = False
+        self._chunked = False
 
     @property
     def is_tunnel(self) -> bool:
