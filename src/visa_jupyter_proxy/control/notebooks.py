@@ -3,7 +3,7 @@
 A session is (instance, kernel id, session id), open while at least one connection carries it, in this
 process or in another one that writes to the same journal, and for `SESSION_LINGER_S` after the last.
 
-    tunnel opened, ended ──> ledger ──> writer ──> journal ──> outbox ──> delivery ──> VISA API
+    tunnel opened, ended ──> ledger ──> writer ──> journal ──> reporting ──> outbox ──> delivery ──> VISA API
                                               (one transaction)
 
 A message becomes a record, at once. Nothing else happens while the worker's message is handled; one task
@@ -14,25 +14,15 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST
-from visa_jupyter_proxy.control.journal.records import (
-    Due,
-    Kind,
-    Opened,
-    Progressed,
-    Record,
-    ReportState,
-    Settled,
-)
-from visa_jupyter_proxy.control.ledger import Ledger, storable
-from visa_jupyter_proxy.control.outbox import Outbox, Report
-from visa_jupyter_proxy.control.reports import Delivery
-from visa_jupyter_proxy.control.tokens import Tokens
+from visa_jupyter_proxy.control.journal.records import Record
+from visa_jupyter_proxy.control.ledger import Ledger
+from visa_jupyter_proxy.control.reporting import Reporting
 from visa_jupyter_proxy.control.writer import HEARTBEAT_S, OWNER_TIMEOUT_S, Writer
 from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -69,26 +59,25 @@ class Notebooks:
         self._monotonic = monotonic
         self._wall = wall
         self._ledger = Ledger(linger_s)
-        self._tokens = Tokens(monotonic)
+        self._reporting = Reporting(
+            api,
+            self._ledger,
+            self._add,
+            may_send=lambda: self._writer.is_trusted,
+            monotonic=monotonic,
+            wall=wall,
+            jitter=jitter,
+        )
+        self._delivery = self._reporting.delivery
         self._writer = Writer(
             journal,
-            self,
+            self._reporting,
             linger_s=linger_s,
             heartbeat_s=heartbeat_s,
             owner_timeout_s=owner_timeout_s,
             largest_backlog=largest_backlog,
             monotonic=monotonic,
             wall=wall,
-        )
-        self._outbox = Outbox()
-        self._delivery = Delivery(
-            api,
-            self._outbox,
-            self._tokens,
-            self._settled,
-            may_send=lambda: self._writer.is_trusted,
-            monotonic=monotonic,
-            jitter=jitter,
         )
         self._wake = asyncio.Event()
         self._is_stopping = False
@@ -98,7 +87,7 @@ class Notebooks:
 
     def tunnel_opened(self, worker: int, message: TunnelOpened) -> None:
         """Take note that a connection of a session has begun."""
-        self._accepted(message.user, message.token)
+        self._reporting.token_accepted(message.user, message.token)
         records = self._ledger.opened(worker, message)
         if records is None:
             _log.error("a tunnel was opened twice", worker=worker, tunnel=message.tunnel)
@@ -126,13 +115,7 @@ class Notebooks:
 
     def token_accepted(self, message: TokenAccepted) -> None:
         """Keep a token that the API has accepted, for opens that wait for one."""
-        self._accepted(message.user, message.token)
-
-    def _accepted(self, user: str, token: str) -> None:
-        user = storable(user)
-        if self._tokens.accepted(user, token):
-            self._outbox.renew(user)
-            self._delivery.wake()
+        self._reporting.token_accepted(message.user, message.token)
 
     # --- how things are ----------------------------------------------------------------------
 
@@ -159,7 +142,7 @@ class Notebooks:
     @property
     def reports_pending(self) -> int:
         """How many reports are to be delivered by this process."""
-        return len(self._outbox)
+        return self._reporting.pending
 
     @property
     def journal_state(self) -> str:
@@ -211,7 +194,7 @@ class Notebooks:
                 async with asyncio.timeout_at(deadline):
                     await self._delivery.empty()
             except TimeoutError:
-                _log.warning("stopping with reports that are not delivered", pending=len(self._outbox))
+                _log.warning("stopping with reports that are not delivered", pending=self._reporting.pending)
             delivery[0].cancel()
             await asyncio.gather(*delivery, return_exceptions=True)
 
@@ -247,69 +230,3 @@ class Notebooks:
     def _add(self, *records: Record) -> None:
         self._writer.add(*records)
         self._wake.set()
-
-    # --- what the writer says -------------------------------------------------------------------
-
-    def due(self, record: Record, due: Due) -> None:
-        """See `writer.Author`."""
-        self._send(Report.of(due, *_whose(record)))
-
-    def adopted(self, due: Due) -> None:
-        """See `writer.Author`."""
-        token = self._ledger.token(due.key) if due.kind == "open" else None
-        self._send(Report.of(due, token=token), adopted=True)
-
-    def release(self, record: Record) -> None:
-        """See `writer.Author`."""
-        if isinstance(record, Settled | Progressed) or record.released:
-            return
-        record.released = True
-        is_due = record.first if isinstance(record, Opened) else record.last
-        if not is_due:
-            record.report = None
-        elif record.report is not None:
-            kind: Kind = "open" if isinstance(record, Opened) else "close"
-            self._send(Report(record.report, kind, record.key, *_whose(record)))
-
-    def declare(self, *, but: Collection[str], anew: bool) -> list[Record]:
-        """See `writer.Author`."""
-        return self._ledger.declare(but=but, anew=anew)
-
-    def reborn(self) -> None:
-        """See `writer.Author`."""
-        self._outbox.forget()
-
-    def beaten(self) -> None:
-        """See `writer.Author`."""
-        self._delivery.wake()
-
-    def blocked(self) -> list[str]:
-        """See `writer.Author`."""
-        return self._outbox.blocked()
-
-    def unblock(self, but: Collection[str]) -> None:
-        """See `writer.Author`."""
-        self._outbox.unblock(but)
-
-    # --- reports ------------------------------------------------------------------------------
-
-    def _send(self, report: Report, *, adopted: bool = False) -> None:
-        if self._outbox.put(report, adopted=adopted):
-            self._delivery.wake()
-            return
-        _log.error("too many reports wait for VISA: one is left out", kind=report.kind)
-        if report.kind == "open":
-            self._settled(report, ReportState.NOT_DELIVERED)
-
-    def _settled(self, report: Report, state: ReportState) -> None:
-        if state is not ReportState.DELIVERED:
-            _log.warning(
-                "the opening of a notebook session was not reported",
-                instance=report.key.instance_id,
-                outcome=str(state),
-            )
-        self._add(Settled(report.id, state, report.attempts, self._wall()))
-
-
-def _whose(record: Record) -> tuple[str, str | None]:
-    return (record.user, record.token) if isinstance(record, Opened) else ("", None)

@@ -22,7 +22,7 @@ from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST, Backlog
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.journal.records import Due, Opened, Record, new_id
-from visa_jupyter_proxy.control.owners import Watch
+from visa_jupyter_proxy.control.neighbours import Neighbours
 
 HEARTBEAT_S: Final = 3.0
 """Between two heartbeats: four may be late before the time-out has passed."""
@@ -88,17 +88,16 @@ class Writer:
         """Id of this process's row among the owners; a new one when it was declared dead."""
         self._journal = journal
         self._author = author
-        self._linger_s = linger_s
         self._heartbeat_s = heartbeat_s
-        # Who is dead has been gone for a while: for the linger, too.
-        self._timeout_s = max(owner_timeout_s, linger_s + heartbeat_s)
         self._lease_s = owner_timeout_s / 2
         self._monotonic = monotonic
         self._wall = wall
         self._backlog = Backlog(largest_backlog)
-        self._watch = Watch(self._timeout_s)
-        self._stopped: dict[str, float] = {}
-        """Owners that have stopped and left connections, and since when that is known here."""
+        # Who is dead has been gone for a while: for the linger, too.
+        timeout_s = max(owner_timeout_s, linger_s + heartbeat_s)
+        self._neighbours = Neighbours(
+            journal, timeout_s=timeout_s, linger_s=linger_s, monotonic=monotonic, wall=wall
+        )
         self._fault: str | None = None
         self._retry_s = 0.0
         self._retry_at = 0.0
@@ -210,37 +209,20 @@ class Writer:
 
     async def beat(self) -> bool:
         """Count the heartbeat on, bury the dead, adopt what they have left; False when it failed."""
-        now = self._monotonic()
-        if now - self._next_beat > self._heartbeat_s:
-            # We stood still ourselves: others may have been unable to beat for the same reason.
-            self._watch.reset()
-        self._next_beat = now + self._heartbeat_s
+        self._next_beat = self._monotonic() + self._heartbeat_s
         return await self._guarded(self._beat)
 
     async def _beat(self) -> None:
         began = self._monotonic()
         others = await self._journal.beat(self.owner, self._wall())
         self._beaten_at, self._is_alone = began, not others
-        for owner, beats in self._watch.observe(others, self._monotonic()):
-            ended = await self._journal.bury(owner, beats, self.owner, self._wall())
-            if ended is not None:
-                _log.warning("another control process is dead", owner=owner, connections_ended=ended)
-        await self._clear()
+        await self._neighbours.look(self.owner, others)
         for due in await self._journal.adopt(self.owner):
             self._author.adopted(due)
         waiting = self._author.blocked()
         if waiting:
             self._author.unblock(await self._journal.blocked(self.owner, waiting))
         self._author.beaten()
-
-    async def _clear(self) -> None:
-        """End what stopped owners have left, when their browsers have had the time to come back."""
-        left = await self._journal.left(self.owner)
-        now = self._monotonic()
-        self._stopped = {owner: self._stopped.get(owner, now) for owner in left}
-        for owner, since in self._stopped.items():
-            if now - since >= self._linger_s:
-                await self._journal.clear(owner, self.owner, self._wall())
 
     # --- when the journal does not do what we want ---------------------------------------------
 
