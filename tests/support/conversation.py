@@ -356,6 +356,7 @@ class Conversation:
     def open_tunnel(self, exchange: Exchange, upstream: asyncio.Transport, early: bytes) -> None:
         """Keep what a tunnel would begin with."""
         assert (self._exchange, self.wire) == (exchange, upstream)
+        exchange.flush()
         self.tunnel_early = early
 
     def try_again(self, exchange: Exchange) -> None:

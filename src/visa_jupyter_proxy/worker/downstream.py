@@ -251,15 +251,19 @@ class Downstream(asyncio.Protocol):
 
     def open_tunnel(self, exchange: Exchange, upstream: asyncio.Transport, early: bytes) -> None:
         """Leave both connections to a tunnel; this protocol has done its work."""
-        downstream, self._transport = self._transport, None
+        downstream = self._transport
         self._connections.discard(self)
         self._proxy.hangups.forget(self._watched)
         if downstream is None or downstream.is_closing():
+            self._transport = None
             reset(upstream)
             exchange.downstream_lost(self._proxy.now())  # `connection_lost` has been called, or will be
             return
         keep_alive(upstream, self._proxy.settings.tcp_keepalive_s)
-        tunnel = Tunnel(downstream, upstream, self._proxy, self._proxy.tunnel_opened(exchange, self._peer))
+        origin = self._proxy.tunnel_opened(exchange, self._peer)
+        exchange.flush()
+        self._transport = None
+        tunnel = Tunnel(downstream, upstream, self._proxy, origin)
         tunnel.down.full = self._full
         tunnel.start(self._reader.leftover, early)
         if self._full:

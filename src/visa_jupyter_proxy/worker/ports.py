@@ -49,7 +49,7 @@ class DownstreamPort[Exchange](Protocol):
         """Return the time as HTTP writes it."""
 
     def open_tunnel(self, exchange: Exchange, upstream: Transport, early: bytes) -> None:
-        """Tie both connections together; `early` is what the instance sent behind its 101."""
+        """Send the 101 and tie both connections together; `early` is what the instance sent behind it."""
 
     def try_again(self, exchange: Exchange) -> None:
         """Connect and forward once more, on a fresh connection."""

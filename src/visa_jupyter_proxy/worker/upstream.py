@@ -146,7 +146,8 @@ class Upstream(asyncio.Protocol):
             self._lost(error)
             self.abort()
             return
-        if self._exchange is not None:
+        # A 101 goes out when control knows of it: nobody may have seen one that is not told of.
+        if self._exchange is not None and not self._exchange.is_tunnel:
             self._exchange.flush()
         if reader.is_laborious:
             self._give_way()
