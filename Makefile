@@ -12,7 +12,7 @@ CHROMIUM := chromium fonts-dejavu-core
 CHP := configurable-http-proxy@5.3.0
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz bench bench-check bench-instructions peers picture pins clean chromium postgresql
+.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture pins clean chromium postgresql
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -41,6 +41,9 @@ cases: .venv/dev.stamp  ## Show which cases of the wire are covered, and whether
 
 fuzz: .venv/dev.stamp  ## Send mutations of everything to a proxy, for DURATION=60 seconds; SEED=... repeats a run
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(DURATION),60) $(addprefix --seed ,$(SEED))
+
+chaos: .venv/dev.stamp postgresql  ## Kill workers and nodes KILLS=100 times while people work and VISA fails; SEED=... repeats a run
+	@PYTHONPATH=tests $(BIN)/python -m chaos --kills $(or $(KILLS),100) $(addprefix --seed ,$(SEED)) $(if $(SQLITE),--sqlite)
 
 bench: .venv/dev.stamp peers  ## Measure what proxying costs, beside nginx and others (ONLY="small ws" ROUNDS=1 PROXIES="ours nginx")
 	@$(BIN)/python -m benchmarks $(addprefix --rounds ,$(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \

@@ -194,6 +194,10 @@ class VisaApiServer:
         """Answer the next requests of `endpoint` so, one each."""
         self._scripts[endpoint].extend(answers)
 
+    def unscript(self) -> None:
+        """Forget what is scripted and not answered yet."""
+        self._scripts.clear()
+
     def always(self, endpoint: Endpoint, answer: Answer | None) -> None:
         """Answer every request of `endpoint` so, after what is scripted; None: as the contract says."""
         if answer is None:

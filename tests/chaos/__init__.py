@@ -1,0 +1,1 @@
+"""Two nodes that are killed at random moments while people work, and VISA fails: `make chaos`."""
