@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from visa_jupyter_proxy import __version__, logs, routes, settings
+from visa_jupyter_proxy import __version__, logs, routes, sessions, settings
 
 app = typer.Typer(
     help="The authenticated reverse proxy of VISA. Without a command it serves.",
@@ -13,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(sessions.app, name="sessions")
 
 
 def _version(wanted: bool) -> None:

@@ -17,6 +17,7 @@ from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.errors import StorageRefused
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
+from visa_jupyter_proxy.control.upkeep import Upkeep
 from visa_jupyter_proxy.control.workers import WorkerProcess
 from visa_jupyter_proxy.mailbox import (
     Message,
@@ -114,8 +115,20 @@ class Control:
             await supervisor.stop(0)
             raise
         await notebooks.start()
+        upkeep = self._upkeep()
+        upkeep.start()
         await self._stop.wait()
+        await upkeep.stop()
         await self._finish(listener, supervisor, notebooks)
+
+    def _upkeep(self) -> Upkeep:
+        settings = self._settings
+        return Upkeep(
+            _journal(settings),
+            settings.storage_dir,
+            linger_s=settings.session_linger_s,
+            retention_days=settings.session_retention_days,
+        )
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

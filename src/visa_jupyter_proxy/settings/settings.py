@@ -79,6 +79,9 @@ class Settings(BaseSettings):
         "5",
         "Seconds without a connection until a notebook session is closed: its browser may come back.",
     )
+    session_retention_days: Annotated[int | None, parsing.whole_number(1, 36500)] = _setting(
+        None, "Days for which a closed notebook session stays in the journal; when unset, for ever."
+    )
     config_file: Annotated[Path | None, parsing.path] = _setting(
         None, "The routes; when unset, `proxy.conf.json` in the working directory, or else the one shipped."
     )

@@ -72,6 +72,14 @@ sessions: Final = Table(
     Index("sessions_opened_at", "opened_at"),
     Index("sessions_user", "user_id", "opened_at"),
     Index("sessions_key", "instance_id", "kernel_id", "session_id"),
+    # All that a summary reads, in the order of its groups: it neither sorts nor looks rows up (`reading`).
+    Index(
+        "sessions_summary",
+        *("user_id", "instance_id", "opened_at", "closed_at"),
+        *("messages_up", "messages_down", "bytes_up", "bytes_down"),
+        sqlite_where=text("closed_at IS NOT NULL"),
+        postgresql_where=text("closed_at IS NOT NULL"),
+    ),
     # The rule itself: a key is open at most once, whoever writes.
     Index(
         "sessions_open",

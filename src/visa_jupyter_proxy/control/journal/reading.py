@@ -1,0 +1,195 @@
+"""Questions about notebook sessions, for reports. Reading only, and one SQL for both engines.
+
+A million sessions, a year of a busy facility, is the size that everything here is made for:
+
+- A list is read in pages, each a transaction of its own: a terminal that is not read to its end keeps no
+  snapshot open, which would stop the journal from being tidied.
+- Summaries by day ask once for each day, along the index of beginnings. One statement with a group for
+  each day would sort a million rows, and would have to know when a day begins.
+- Summaries by user or instance first come to one row for each pair of both, in the order of an index
+  that holds all they read (`sessions_summary`); the few pairs are then grouped again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Select,
+    Subquery,
+    bindparam,
+    cast,
+    func,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from visa_jupyter_proxy.control.journal.records import ReportState
+from visa_jupyter_proxy.control.journal.schema import COUNTS, reports, sessions
+from visa_jupyter_proxy.mailbox import NotebookKey
+
+type Group = Literal["user", "instance"]
+
+_BEGINNING: Final = 0.0
+_FOR_EVER: Final = 1e11
+"""Some time after the year 5000."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sessions: all that fit. Times are Unix time, and those of a session's beginning."""
+
+    since: float = _BEGINNING
+    until: float = _FOR_EVER
+    """Not included."""
+    user: str | None = None
+    instance: int | None = None
+    only_open: bool = False
+
+    def clauses(self) -> list[ColumnElement[bool]]:
+        """Give the conditions, for a WHERE."""
+        clauses = [sessions.c.opened_at >= self.since, sessions.c.opened_at < self.until]
+        if self.user is not None:
+            clauses.append(sessions.c.user_id == self.user)
+        if self.instance is not None:
+            clauses.append(sessions.c.instance_id == self.instance)
+        if self.only_open:
+            clauses.append(sessions.c.closed_at.is_(None))
+        return clauses
+
+
+async def page(
+    connection: AsyncConnection, wanted: Wanted, after: tuple[float, str] | None, most: int
+) -> Sequence[Any]:
+    """Give the next `most` rows of `sessions`, the newest first.
+
+    `after` is (`opened_at`, `id`) of the last row of the page before.
+    """
+    query = select(sessions).where(*wanted.clauses())
+    if after is not None:
+        at, last = after
+        # The first condition is what an index understands.
+        query = query.where(sessions.c.opened_at <= at, or_(sessions.c.opened_at < at, sessions.c.id < last))
+    query = query.order_by(sessions.c.opened_at.desc(), sessions.c.id.desc()).limit(most)
+    return (await connection.execute(query)).all()
+
+
+# --- summaries ------------------------------------------------------------------------------------
+
+_now: BindParameter[Any] = bindparam("now")
+_since: BindParameter[Any] = bindparam("since")
+_until: BindParameter[Any] = bindparam("until")
+
+_length = func.coalesce(sessions.c.closed_at, _now) - sessions.c.opened_at
+_is_known = sessions.c.user_id != ""
+"""Not what the original has left: of those only the end is known."""
+
+
+def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    # PostgreSQL's sum of whole numbers is a decimal one.
+    return cast(func.sum(column), BigInteger)
+
+
+_day = select(
+    func.count().label("sessions"),
+    func.count(sessions.c.user_id.distinct()).label("users"),
+    func.count(sessions.c.instance_id.distinct()).label("instances"),
+    func.sum(_length).label("seconds"),
+    *(_sum(sessions.c[name]).label(name) for name in COUNTS),
+).where(sessions.c.opened_at >= _since, sessions.c.opened_at < _until, _is_known)
+
+
+async def by_day(
+    connection: AsyncConnection, days: Iterable[tuple[str, float, float]], now: float
+) -> list[dict[str, Any]]:
+    """Sum the sessions up that began in each of these days: name, beginning, end. Empty ones are left out.
+
+    `now` is taken for the end of those that are open.
+    """
+    found = []
+    for name, since, until in days:
+        row = (await connection.execute(_day, {"since": since, "until": until, "now": now})).one()
+        if row.sessions:
+            found.append({"day": name, **row._asdict()})
+    return found
+
+
+async def span(connection: AsyncConnection, since: float, until: float) -> tuple[float, float] | None:
+    """Give the beginnings of the first and the last session that began between these; None without any."""
+    within = (sessions.c.opened_at >= since, sessions.c.opened_at < until)
+    # Two questions: SQLite answers one for both by reading all.
+    first = await connection.scalar(select(func.min(sessions.c.opened_at)).where(*within))
+    last = await connection.scalar(select(func.max(sessions.c.opened_at)).where(*within))
+    return None if first is None or last is None else (first, last)
+
+
+def _pairs(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """One row for each user and instance."""
+    # The sum is for the planner: it makes no use of another index than that of the groups.
+    began = sessions.c.opened_at + 0.0
+    return (
+        select(
+            sessions.c.user_id,
+            sessions.c.instance_id,
+            func.count().label("sessions"),
+            func.sum(_length).label("seconds"),
+            *(_sum(sessions.c[name]).label(name) for name in COUNTS),
+        )
+        .where(began >= _since, began < _until, _is_known, *conditions)
+        .group_by(sessions.c.user_id, sessions.c.instance_id)
+    )
+
+
+def _summary(group: ColumnElement[Any], counted: ColumnElement[Any], name: Group, others: str) -> Select[Any]:
+    seconds = func.sum(_both.c.seconds).label("seconds")
+    return (
+        select(
+            group.label(name),
+            _sum(_both.c.sessions).label("sessions"),
+            func.count(counted.distinct()).label(others),
+            seconds,
+            *(_sum(_both.c[name]).label(name) for name in COUNTS),
+        )
+        .group_by(group)
+        .order_by(seconds.desc(), group)
+    )
+
+
+_both: Final[Subquery] = union_all(
+    _pairs(sessions.c.closed_at.is_not(None)), _pairs(sessions.c.closed_at.is_(None))
+).subquery("both")
+_summaries: Final[dict[Group, Select[Any]]] = {
+    "user": _summary(_both.c.user_id, _both.c.instance_id, "user", "instances"),
+    "instance": _summary(_both.c.instance_id, _both.c.user_id, "instance", "users"),
+}
+
+
+async def by(
+    connection: AsyncConnection, group: Group, since: float, until: float, now: float
+) -> list[dict[str, Any]]:
+    """Sum up the sessions of each user or instance that began between these, the longest in use first."""
+    rows = await connection.execute(_summaries[group], {"since": since, "until": until, "now": now})
+    return [row._asdict() for row in rows]
+
+
+# --- the way back -----------------------------------------------------------------------------------
+
+
+async def believed_open(connection: AsyncConnection) -> list[NotebookKey]:
+    """Give the sessions that VISA may believe open: they are, or their close has not been delivered."""
+    pending = select(reports.c.session).where(
+        reports.c.kind == "close", reports.c.state == ReportState.PENDING.value
+    )
+    key = (sessions.c.instance_id, sessions.c.kernel_id, sessions.c.session_id)
+    query = (
+        select(*key)
+        .where(or_(sessions.c.closed_at.is_(None), sessions.c.id.in_(pending)))
+        .distinct()
+        .order_by(*key)
+    )
+    return [NotebookKey(*row) for row in await connection.execute(query)]

@@ -1,0 +1,95 @@
+"""What is taken out of the journal again: sessions that are old enough, and what identifies a user.
+
+Safe beside proxies that write: only sessions that are closed, and all of whose reports are settled, are
+touched. Nobody speaks of those any more. It happens in steps, each a transaction of its own and short,
+so that a proxy never waits long for its turn.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import BindParameter, ColumnElement, bindparam, delete, exists, func, select, update
+
+from visa_jupyter_proxy.control.journal.records import ReportState
+from visa_jupyter_proxy.control.journal.schema import connections, reports, sessions
+from visa_jupyter_proxy.control.journal.store import Journal
+
+_STEP: Final = 500
+"""Sessions in one transaction: some ten milliseconds."""
+
+NOBODY: Final = 0
+"""The instance of an anonymised session; VISA's ids begin with 1."""
+
+_values: BindParameter[Any] = bindparam("values", expanding=True)
+
+
+def _is_settled() -> tuple[ColumnElement[bool], ...]:
+    pending = (reports.c.session == sessions.c.id, reports.c.state == ReportState.PENDING.value)
+    return (sessions.c.closed_at.is_not(None), ~exists().where(*pending))
+
+
+_old = (
+    select(sessions.c.id)
+    # The second says nothing new, but is what an index understands.
+    .where(sessions.c.closed_at < bindparam("before"), sessions.c.opened_at < bindparam("before"))
+    .where(*_is_settled())
+    .order_by(sessions.c.opened_at)
+    .limit(_STEP)
+)
+# What refers to a session goes before it.
+_deletions = (
+    delete(reports).where(reports.c.session.in_(_values)),
+    delete(connections).where(connections.c.session.in_(_values)),
+    delete(sessions).where(sessions.c.id.in_(_values)),
+)
+
+
+async def prune(journal: Journal, before: float) -> AsyncGenerator[int]:
+    """Delete the sessions that were closed before that time; give how many, step by step.
+
+    Raises `JournalUnavailable`; the steps before that stay done.
+    """
+    while True:
+        async with journal.transaction() as connection:
+            gone = (await connection.scalars(_old, {"before": before})).all()
+            for deletion in _deletions if gone else ():
+                await connection.execute(deletion, {"values": gone})
+        if gone:
+            yield len(gone)
+        if len(gone) < _STEP:
+            return
+
+
+_theirs = select(sessions.c.id).where(sessions.c.user_id == bindparam("user"), *_is_settled()).limit(_STEP)
+_left = select(func.count()).where(sessions.c.user_id == bindparam("user"))
+
+
+async def anonymise(journal: Journal, user: str) -> tuple[int, int]:
+    """Take out of a user's sessions what identifies them; say of how many, and how many there still are.
+
+    That is the user, the instance, and the ids of kernel and session, which VISA's own records know. Times
+    and figures stay. All sessions of the user get one new name, made at random, so that users can still be
+    counted. Raises `JournalUnavailable`.
+    """
+    name, done = f"anonymous-{uuid4().hex[:12]}", 0
+    while True:
+        async with journal.transaction() as connection:
+            some = (await connection.scalars(_theirs, {"user": user})).all()
+            if some:
+                await connection.execute(_forget, [_nobody(session, name) for session in some])
+            else:
+                return done, await connection.scalar(_left, {"user": user}) or 0
+        done += len(some)
+
+
+_forget = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values({f"{name}_id": bindparam(f"to_{name}") for name in ("user", "instance", "kernel", "session")})
+)
+
+
+def _nobody(session: str, name: str) -> dict[str, object]:
+    ids = {"to_kernel": uuid4().hex, "to_session": uuid4().hex}
+    return {"session": session, "to_user": name, "to_instance": NOBODY, **ids}

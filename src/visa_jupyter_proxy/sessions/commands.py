@@ -1,0 +1,215 @@
+"""The commands and their options."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from visa_jupyter_proxy import logs, settings
+from visa_jupyter_proxy.sessions.layouts import Format, Row, lines
+from visa_jupyter_proxy.sessions.times import Zone
+
+if TYPE_CHECKING:
+    from visa_jupyter_proxy.sessions.answers import Answers
+
+_ON_A_SCREEN: Final = 200
+"""Lines of a table when nothing else is said."""
+
+_FOR_EVER: Final = 1e11
+
+app = typer.Typer(
+    help="Show the notebook sessions of the journal, the newest first, or do something with them.",
+    no_args_is_help=False,
+)
+
+
+class By(StrEnum):
+    """What a line of a summary stands for."""
+
+    DAY = "day"
+    USER = "user"
+    INSTANCE = "instance"
+
+
+_Since = Annotated[
+    str | None,
+    typer.Option(help="Those that began then or later: 2025-01-31, 2025-01-31T14:00, or 24h, 7d, 4w ago."),
+]
+_Until = Annotated[str | None, typer.Option(help="Those that began before; written likewise.")]
+_Form = Annotated[Format, typer.Option("--format", help="How it is written.")]
+
+
+@app.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    *,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that are open.")] = False,
+    since: _Since = None,
+    until: _Until = None,
+    user: Annotated[str | None, typer.Option(help="Only those of this user (the token's `sub`).")] = None,
+    instance: Annotated[int | None, typer.Option(min=0, help="Only those on this instance.")] = None,
+    form: _Form = Format.TABLE,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, help="At most so many; 0 is all. A table has 200 unless you say so."),
+    ] = None,
+) -> None:
+    """Show the notebook sessions of the journal, the newest first: how long, how much, how long idle.
+
+    Sessions that are open have lasted until now. Times are in LOG_TIMEZONE, or in the system's own zone.
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
+    from visa_jupyter_proxy.control.journal.reading import Wanted  # noqa: PLC0415 -- only commands need a database
+    from visa_jupyter_proxy.sessions.answers import COLUMNS, FOR_PEOPLE  # noqa: PLC0415 -- likewise
+
+    is_table = form is Format.TABLE
+    most = limit if limit is not None else _ON_A_SCREEN if is_table else 0
+    with _answers() as (chosen, asked):
+        wanted = Wanted(
+            since=_moment(chosen, since, "--since", 0.0),
+            until=_moment(chosen, until, "--until", _FOR_EVER),
+            user=user,
+            instance=instance,
+            only_open=only_open,
+        )
+        # One more, to see whether there is more.
+        rows = asked.rows(wanted, most + 1 if most else None)
+        _print(_first(rows, most), FOR_PEOPLE if is_table else COLUMNS, form)
+
+
+@app.command()
+def summary(
+    by: Annotated[By, typer.Option(help="What a line stands for.")] = By.DAY,
+    since: _Since = None,
+    until: _Until = None,
+    form: _Form = Format.TABLE,
+) -> None:
+    """Sum the sessions up, as for a yearly report: --by user --since 2025-01-01 --until 2026-01-01.
+
+    A session counts for the day on which it began. Users and instances are those that had a session.
+    """
+    from visa_jupyter_proxy.sessions.answers import SUMMED_UP  # noqa: PLC0415 -- only commands need a database
+
+    with _answers() as (chosen, asked):
+        begins = _moment(chosen, since, "--since", 0.0)
+        rows = asked.summary(by.value, begins, _moment(chosen, until, "--until", _FOR_EVER))
+        columns = [name for name in SUMMED_UP if name != f"{by}s"]
+        _print(rows, [by.value, *columns], form)
+
+
+@app.command()
+def prune(
+    days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Delete what was closed so many days ago; else SESSION_RETENTION_DAYS."),
+    ] = None,
+) -> None:
+    """Delete old sessions from the journal, also while a proxy runs.
+
+    A proxy with SESSION_RETENTION_DAYS does so by itself, once a day.
+    """
+    with _answers() as (chosen, asked):
+        least = days if days is not None else chosen.session_retention_days
+        if least is None:
+            raise typer.BadParameter("set VISA_JUPYTER_PROXY_SESSION_RETENTION_DAYS, or write --days")
+        typer.echo(f"{asked.prune(least)} sessions were deleted")
+
+
+@app.command()
+def anonymise(
+    user: Annotated[str, typer.Option(help="Whom to forget: the token's `sub`, as the list shows it.")],
+) -> None:
+    """Take user, instance, kernel and session ids out of a user's sessions; times and figures stay.
+
+    Sessions that are open, or of which VISA does not know yet, are left: do it again later.
+    """
+    with _answers() as (_, asked):
+        done, left = asked.anonymise(user)
+        typer.echo(f"{done} sessions were anonymised")
+        if left:
+            typer.echo(f"{left} sessions still have this user: they are open, or not reported yet", err=True)
+            raise typer.Exit(1)
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
+    """Copy the journal to a file, also while a proxy runs. PostgreSQL has pg_dump for that."""
+    with _answers() as (_, asked):
+        asked.backup(file)
+        typer.echo(f"the journal was copied to {file}")
+
+
+@app.command()
+def export(
+    *,
+    legacy: Annotated[bool, typer.Option("--legacy", help="In the form of visa-jupyter-proxy 3.5.")] = False,
+    to: Annotated[Path | None, typer.Option(help="The new file; else where 3.5 looks for it.")] = None,
+) -> None:
+    """Write the file of visa-jupyter-proxy 3.5, for a way back to it: stop this proxy first.
+
+    In it are the sessions that VISA may believe open: 3.5 closes them when it starts.
+    """
+    if not legacy:
+        raise typer.BadParameter("write --legacy; for JSON and CSV see `sessions --format`")
+    with _answers() as (_, asked):
+        path, count = asked.export(to)
+        typer.echo(f"{count} sessions were written to {path}")
+
+
+# --- what they share --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _answers() -> Iterator[tuple[settings.Settings, "Answers"]]:
+    """Open the journal. Exit status: 1 it cannot be used, 2 a setting is wrong."""
+    from visa_jupyter_proxy.sessions.answers import CannotAnswer, answers  # noqa: PLC0415 -- likewise
+
+    try:
+        chosen, _ = settings.load()
+    except settings.ConfigurationError as error:
+        for mistake in error.mistakes:
+            typer.echo(f"visa-jupyter-proxy: {mistake}", err=True)
+        raise typer.Exit(2) from None
+    logs.configure("warning", chosen.log_timezone)
+    try:
+        with answers(chosen) as asked:
+            yield chosen, asked
+    except CannotAnswer as error:
+        typer.echo(f"visa-jupyter-proxy: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _moment(chosen: settings.Settings, text: str | None, option: str, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        return Zone(chosen.log_timezone).moment(text, time.time())
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.", param_hint=option) from None
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Refuse what stands before the name of a command, where it would be without effect."""
+    sources = (context.get_parameter_source(name) for name in context.params)
+    if any(source is not None and source.name != "DEFAULT" for source in sources):
+        raise typer.BadParameter(f"write the options after {context.invoked_subcommand}, not before it")
+
+
+def _first(rows: Iterable[Row], most: int) -> Iterator[Row]:
+    """Pass `most` rows on, 0 is all; say so when there are more."""
+    for number, row in enumerate(rows):
+        if most and number == most:
+            typer.echo(f"The newest {most} are shown; --limit 0 shows all.", err=True)
+            return
+        yield row
+
+
+def _print(rows: Iterable[Row], columns: Iterable[str], form: Format) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines(rows, [*columns], form))
