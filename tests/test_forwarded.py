@@ -56,6 +56,16 @@ class TestTrusted:
             (b"2001:db8::0001", "2001:db8::1"),
             (b"::ffff:6.6.6.6", "6.6.6.6"),
             (b"6.6.6.6, ::ffff:10.1.2.3", "6.6.6.6"),
+            (b"6.6.6.6:567", "6.6.6.6"),
+            (b"6.6.6.6:567, 10.1.2.3:8", "6.6.6.6"),
+            (b"[2001:db8::1]:443", "2001:db8::1"),
+            (b"[2001:db8::1]", "2001:db8::1"),
+            (b"[::ffff:6.6.6.6]:1", "6.6.6.6"),
+            (b"6.6.6.6:", "127.0.0.1"),
+            (b"6.6.6.6:123456", "127.0.0.1"),
+            (b"[6.6.6.6]:1", "127.0.0.1"),
+            (b"[2001:db8::1]x", "127.0.0.1"),
+            (b"visa.test:1", "127.0.0.1"),
         ],
     )
     def test_87_the_client_is_the_first_hop_that_nobody_trusts(self, chain: bytes, address: str) -> None:
@@ -77,6 +87,11 @@ class TestTrusted:
         client = _client(b"X-Forwarded-Proto: https", b"X-Forwarded-Host: visa.ill.eu")
         assert (b"https", True, b"visa.ill.eu") == (client.proto, client.proto_is_known, client.host)
         assert b"a-B_1.2" == _TRUSTED.request_id("127.0.0.1", request(b"X-Request-Id: a-B_1.2"))
+
+    def test_a_scheme_in_any_case(self) -> None:
+        """It has none (RFC 3986 3.1)."""
+        client = _client(b"X-Forwarded-Proto: HTTPS")
+        assert (b"https", True) == (client.proto, client.proto_is_known)
 
     @pytest.mark.parametrize("proto", [b"ftp", b"https, http", b"", b"https\xa0"])
     def test_another_scheme_is_none(self, proto: bytes) -> None:

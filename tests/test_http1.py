@@ -390,7 +390,7 @@ class TestResponses:
             (b"HTTP/1.1 200 OK", 200, b"OK"),
             (b"HTTP/1.0 299 ", 299, b""),
             (b"HTTP/1.1 418", 418, b""),
-            (b"HTTP/1.1 999 \xc3\xa9 \t!", 999, b"\xc3\xa9 \t!"),
+            (b"HTTP/1.1 599 \xc3\xa9 \t!", 599, b"\xc3\xa9 \t!"),
             (b"HTTP/1.1 200 OK\x0bX\0\x7f", 200, b"OK X  "),
         ],
     )
@@ -405,6 +405,7 @@ class TestResponses:
             *(
                 b"HTTP/1.1 20 OK",
                 b"HTTP/1.1 099 OK",
+                b"HTTP/1.1 600 OK",
                 b"HTTP/1.1 2000 OK",
                 b"HTTP/1.1  200 OK",
                 b"HTTP/2 200 OK",

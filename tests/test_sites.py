@@ -56,6 +56,7 @@ class TestOrigin:
                 b"visa.test",
             ),
             *(b"https://", b"https://visa.test:x", b"//visa.test/x", b"https://[::1"),
+            *(b"ftp://visa.test", b"chrome-extension://visa.test", b"wss://visa.test"),
             *(b"https://a@visa.test", b"https://visa.test:99999", b"https://visa.test, https://evil.test"),
         ],
     )

@@ -162,6 +162,26 @@ class TestForwarded:
         expected = [b"6.6.6.6, 127.0.0.9", b"6.6.6.6", b"https", b"public.test"]
         assert expected == self._seen(wire, fronted, FRONT, websocket)
 
+    @pytest.mark.parametrize(
+        ("said", "address"),
+        [
+            ("1.2.3.4:567", b"1.2.3.4"),
+            ("[2001:DB8::1]:443", b"2001:db8::1"),
+            ("[2001:db8::1]", b"2001:db8::1"),
+        ],
+    )
+    def test_87_of_a_front_proxy_that_writes_ports(
+        self, wire: Wire, fronted: RunningProxy, websocket: bool, said: str, address: bytes
+    ) -> None:
+        """Azure's and some others do, and write the scheme as they like: neither hides who the client is."""
+        wire.instance.play(_serve)
+        make = upgrade if websocket else get
+        fields = (f"X-Forwarded-For: {said}", "X-Forwarded-Proto: HTTPS")
+        with ClientAt(fronted.port, FRONT) as client:
+            client.ask(make(wire.path(), *fields, token=wire.token))
+        (seen,) = wire.instance.requests
+        assert (address, b"https") == (seen.one("x-real-ip"), seen.one("x-forwarded-proto"))
+
 
 class TestCredentialsGoNoFurther:
     """The instance sees no VISA token; all else of both fields passes (contract sections 3 and 4)."""
@@ -294,8 +314,15 @@ class TestResponse:
             "Service-Worker-Allowed: /",
             "Strict-Transport-Security: max-age=9; includeSubDomains",
             "X-Accel-Redirect: /internal/secret",
+            "X-Accel-Expires: 86400",
+            "X-Accel-Limit-Rate: 1",
+            "X-Accel-Charset: utf-7",
+            "X-Accel-Anything-To-Come: x",
             "X-LIGHTTPD-send-file: /etc/passwd",
+            "X-LIGHTTPD-send-tempfile: /etc/passwd",
+            "X-Reproxy-URL: http://10.0.0.1/secret",
             "X-Sendfile: /etc/passwd",
+            "X-Sendfile2: /etc/passwd 0-",
         ],
     )
     @pytest.mark.parametrize("websocket", [False, True], ids=["http", "websocket"])
@@ -309,6 +336,11 @@ class TestResponse:
             wire.instance.answer(ok(b"ok", field, "X: y"))
         response = wire.ask((upgrade if websocket else get)(wire.path("/x"), token=wire.token))
         assert ([], [b"y"]) == (response.all(field.partition(":")[0]), response.all("x"))
+
+    def test_95_an_instance_may_ask_not_to_be_buffered(self, wire: Wire) -> None:
+        """That is about this one response: event streams need it behind nginx."""
+        wire.instance.answer(ok(b"ok", "X-Accel-Buffering: no"))
+        assert b"no" == wire.ask(wire.get()).one("x-accel-buffering")
 
     @pytest.mark.parametrize(
         "path", ["/jupyter/{}/sw.js", "/jupyter/{}/a/sw.js", "/jupyter/{}.js", "/visafs/{}?sw.js"]

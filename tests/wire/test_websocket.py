@@ -25,10 +25,17 @@ def echo(connection: Connection) -> None:
     """Answer plain requests, then echo what comes through the WebSocket."""
     while (request := connection.request_head()).one("upgrade") is None:
         connection.send(ok())
-    connection.send(switching(request, "Sec-WebSocket-Protocol: v1"))
+    chosen = ["Sec-WebSocket-Protocol: v1"] if request.all("sec-websocket-protocol") else []
+    connection.send(switching(request, *chosen))
     while connection.more():
         connection.send(connection.buffer)
         connection.buffer = b""
+
+
+def _switch_and_wait(connection: Connection, fields: list[str]) -> None:
+    """Send the right 101 with these fields, and wait for the end."""
+    connection.send(switching(connection.request(), *fields))
+    connection.rest()
 
 
 def words(value: object) -> str | None:
@@ -145,6 +152,9 @@ class TestOrigin:
             ("https://evilvisa.test", None, 403),
             ("https://visa.test@evil.test", None, 403),
             ("https://visa.test/", None, 403),
+            ("ftp://visa.test", None, 403),
+            ("chrome-extension://visa.test", None, 403),
+            ("wss://visa.test", None, 403),
             ("https://visa.test\r\nOrigin: https://evil.test", None, 403),
         ],
     )
@@ -445,6 +455,71 @@ class TestAnswer:
         assert [True] == ends
         wire.instance.answer(ok(b"clean"))
         assert b"clean" == wire.ask(wire.get()).body
+
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [
+            ([], ["Sec-WebSocket-Protocol: v1"]),
+            (["Sec-WebSocket-Protocol: v0"], ["Sec-WebSocket-Protocol: v1"]),
+            (["Sec-WebSocket-Protocol: v1"], ["Sec-WebSocket-Protocol: V1"]),
+            (["Sec-WebSocket-Protocol: v0, v1"], ["Sec-WebSocket-Protocol: v0, v1"]),
+            (
+                ["Sec-WebSocket-Protocol: v0, v1"],
+                ["Sec-WebSocket-Protocol: v0", "Sec-WebSocket-Protocol: v1"],
+            ),
+            (["Sec-WebSocket-Protocol: v0, v1"], ["Sec-WebSocket-Protocol:"]),
+            ([], ["Sec-WebSocket-Extensions: permessage-deflate"]),
+            (["Sec-WebSocket-Extensions: x-other; a=1"], ["Sec-WebSocket-Extensions: permessage-deflate"]),
+            (
+                ["Sec-WebSocket-Extensions: permessage-deflate"],
+                ["Sec-WebSocket-Extensions: permessage-deflate, x-other"],
+            ),
+            (
+                ["Sec-WebSocket-Extensions: permessage-deflate"],
+                ["Sec-WebSocket-Extensions: permessage-deflate", "Sec-WebSocket-Extensions: x-other"],
+            ),
+        ],
+        ids=words,
+    )
+    def test_152_a_101_that_chooses_what_was_not_offered(
+        self, wire: Wire, offered: list[str], chosen: list[str]
+    ) -> None:
+        """A browser would give up such a WebSocket (RFC 6455 4.1), so there is no tunnel and no session."""
+        wire.instance.play(lambda connection: _switch_and_wait(connection, chosen))
+        response = wire.ask(upgrade(wire.path(), *offered, token=wire.token))
+        assert (502, True) == (response.status, b"instance_invalid" in response.body)
+
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [
+            (["Sec-WebSocket-Protocol: v0", "Sec-WebSocket-Protocol: v1"], ["Sec-WebSocket-Protocol: v1"]),
+            (["Sec-WebSocket-Protocol: v0,v1"], []),
+            (
+                ["Sec-WebSocket-Extensions: x-other, permessage-deflate; client_max_window_bits"],
+                ["Sec-WebSocket-Extensions: Permessage-Deflate;server_no_context_takeover"],
+            ),
+        ],
+        ids=words,
+    )
+    def test_152_a_101_that_chooses_what_was_offered(
+        self, wire: Wire, offered: list[str], chosen: list[str]
+    ) -> None:
+        """In any of several fields, with parameters of its own, or nothing of it."""
+        wire.instance.play(lambda connection: _switch_and_wait(connection, chosen))
+        response = wire.ask(upgrade(wire.path(), *offered, token=wire.token))
+        sent = [value for name, value in response.fields if name.lower().startswith(b"sec-websocket-")]
+        assert (101, [field.partition(": ")[2].encode() for field in chosen]) == (response.status, sent[1:])
+
+    def test_152_a_101_of_http_1_0(self, wire: Wire) -> None:
+        """That version has no upgrades (RFC 9110 7.8): 502."""
+
+        def script(connection: Connection) -> None:
+            connection.send(switching(connection.request()).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+            connection.rest()
+
+        wire.instance.play(script)
+        response = wire.ask(upgrade(wire.path(), token=wire.token))
+        assert (502, True) == (response.status, b"instance_invalid" in response.body)
 
     def test_152_a_right_101_to_a_plain_request(self, wire: Wire) -> None:
         """It is a 502 too: nobody has asked for a tunnel."""

@@ -15,7 +15,13 @@ from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request, Response
 from visa_jupyter_proxy.worker.lines import Fields, Lines, name_of, plain
 from visa_jupyter_proxy.worker.references import public_cookie, public_location
-from visa_jupyter_proxy.worker.sections import HOP_BY_HOP, REQUEST_SPECIAL, RESPONSE_SPECIAL
+from visa_jupyter_proxy.worker.sections import (
+    FORWARDED,
+    HOP_BY_HOP,
+    NGINX_COMMANDS,
+    REQUEST_SPECIAL,
+    RESPONSE_SPECIAL,
+)
 from visa_jupyter_proxy.worker.websocket import UPGRADE
 
 _LOCATIONS: Final = ((b"location", b"Location"), (b"content-location", b"Content-Location"))
@@ -45,6 +51,7 @@ _NOT_IN_TRAILERS: Final = (
     }
 )
 """Fields for framing, routing, authentication and processing must not come late (RFC 9110 6.5.1)."""
+_FAMILIES_NOT_IN_TRAILERS: Final = (FORWARDED, NGINX_COMMANDS, b"access-control-", b"if-", b"sec-")
 
 
 def request_lines(
@@ -113,7 +120,7 @@ def request_trailers(trailers: Fields, route: Route) -> Fields:
 
 def _is_forbidden_trailer(name: bytes) -> bool:
     key = plain(name.lower())
-    return key in _NOT_IN_TRAILERS or key.startswith((b"x-forwarded-", b"access-control-", b"if-", b"sec-"))
+    return key in _NOT_IN_TRAILERS or key.startswith(_FAMILIES_NOT_IN_TRAILERS)
 
 
 def _authority(address: str) -> bytes:

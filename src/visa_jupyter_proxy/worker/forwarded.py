@@ -11,6 +11,9 @@ from visa_jupyter_proxy.worker.sections import options
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
+_HOP: Final = re.compile(rb"(?:([0-9.]+)|\[([0-9a-f:.]+)\])(?::[0-9]{1,5})?")
+"""An address with a port, or in brackets, as some front proxies write it."""
+
 _LONGEST_REMEMBERED: Final = 256
 """Bytes said of a client: a browser's say may be as long as a head, and different each time."""
 
@@ -67,7 +70,8 @@ class TrustedProxies:
         return None
 
     def _client(self, peer: str, chain: bytes | None, proto: bytes | None, host: bytes | None) -> Client:
-        known = proto if proto in (b"http", b"https") else None
+        scheme = (proto or b"").lower()  # as everywhere (RFC 3986 3.1)
+        known = scheme if scheme in (b"http", b"https") else None
         if chain is None:
             return Client(peer, proto=known, host=host)
         hops = options([chain])
@@ -91,8 +95,11 @@ class TrustedProxies:
 
 
 def _address(hop: bytes) -> str | None:
+    written = _HOP.fullmatch(hop)
     try:
-        return str(_unmapped(ipaddress.ip_address(hop.decode("ascii"))))
+        if written is not None and written[2] is not None:
+            return str(_unmapped(ipaddress.IPv6Address(written[2].decode("ascii"))))
+        return str(_unmapped(ipaddress.ip_address((written[1] if written else hop).decode("ascii"))))
     except ValueError:
         return None
 

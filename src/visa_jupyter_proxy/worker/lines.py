@@ -25,8 +25,6 @@ TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Possessive: spaces could be taken by either of two repetitions, and no split is worth a second try.
 _FIELD_LINE: Final = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([\t -~\x80-\xff]*+)")
 
-_FORWARDED: Final = b"x-forwarded-"
-
 _LONGEST_KEPT: Final = 256
 """Bytes of a line; longer ones (cookies) hold tokens, and differ from user to user."""
 _MOST_KEPT: Final = 1024
@@ -63,16 +61,24 @@ class Sorter:
     """Takes the lines of one kind of head apart."""
 
     def __init__(
-        self, special: frozenset[bytes], read: frozenset[bytes], invalid: type[ProxyError], *, aliases: bool
+        self,
+        special: frozenset[bytes],
+        read: frozenset[bytes],
+        invalid: type[ProxyError],
+        *,
+        families: tuple[bytes, ...],
+        aliases: bool,
     ) -> None:
-        """Sort by lower-case name: `special` fields (and all `x-forwarded-`) are never sent on as they came.
+        """Sort by lower-case name: `special` fields are never sent on as they came.
 
-        `read` ones are sent on, and read. A line that is no field raises `invalid`, and so does, unless
-        `aliases` pass, a name that an application behind us may take for a special one (case 30).
+        Nor are those that begin as one of `families`, but for `read` ones, which are sent on, and read.
+        A line that is no field raises `invalid`, and so does, unless `aliases` pass, a name that an
+        application behind us may take for a special one (case 30).
         """
         self._special = special
         self._read = read
         self._invalid = invalid
+        self._families = families
         self._aliases = aliases
         self._made = _Kept(self._sort).__getitem__
 
@@ -100,7 +106,7 @@ class Sorter:
         return _Line(key if key in self._read else b"", value, b"%b: %b\r\n" % (name, value))
 
     def _is_special(self, key: bytes) -> bool:
-        return key in self._special or key.startswith(_FORWARDED)
+        return key in self._special or (key.startswith(self._families) and key not in self._read)
 
 
 def name_of(line: bytes) -> bytes:

@@ -44,7 +44,8 @@ _IDENTITY: Final = frozenset(
 )
 """Tornado, and so Jupyter, believes X-Scheme before the X-Forwarded-Proto that we write (case 87)."""
 REQUEST_SPECIAL: Final = HOP_BY_HOP | _FRAMING | _IDENTITY
-"""Request fields that are never forwarded as they came (and all that begin with `x-forwarded-`)."""
+"""Request fields that are never forwarded as they came (and all of `FORWARDED`)."""
+FORWARDED: Final = b"x-forwarded-"
 
 _ABOUT_THE_CONNECTION: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
 """Options of `Connection` that name no field, or one that is special anyway."""
@@ -53,7 +54,9 @@ _REQUEST_READ: Final = frozenset(
     {
         b"expect",
         b"origin",
+        b"sec-websocket-extensions",
         b"sec-websocket-key",
+        b"sec-websocket-protocol",
         b"sec-websocket-version",
         b"service-worker",
         b"user-agent",
@@ -74,14 +77,32 @@ _FOR_THE_SITE: Final = frozenset(
 )
 """Response fields that speak for a whole site, which is VISA's and not the instance's."""
 
-_FOR_THE_FRONT_PROXY: Final = frozenset({b"x-accel-redirect", b"x-lighttpd-send-file", b"x-sendfile"})
-"""Response fields at which nginx, lighttpd and Apache serve files and `internal` locations of their own."""
+_FOR_THE_FRONT_PROXY: Final = frozenset(
+    {
+        b"x-lighttpd-send-file",
+        b"x-lighttpd-send-tempfile",  # and deletes it
+        b"x-reproxy-url",  # Perlbal, and modules for Apache
+        b"x-sendfile",
+        b"x-sendfile2",
+    }
+)
+"""Response fields at which lighttpd, Apache and others serve files of their own, or fetch from anywhere."""
+NGINX_COMMANDS: Final = b"x-accel-"
+"""nginx serves `internal` locations of its own, caches and slows down as such fields say."""
 
 _REWRITTEN: Final = frozenset({b"set-cookie", b"location", b"content-location", b"x-request-id"})
 
 RESPONSE_SPECIAL: Final = HOP_BY_HOP | _FRAMING | _FOR_THE_SITE | _FOR_THE_FRONT_PROXY | _REWRITTEN
-"""Response fields that are never forwarded as they came."""
-_RESPONSE_READ: Final = frozenset({b"date", b"sec-websocket-accept"})
+"""Response fields that are never forwarded as they came (and all of `FORWARDED` and `NGINX_COMMANDS`)."""
+_RESPONSE_READ: Final = frozenset(
+    {
+        b"date",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"x-accel-buffering",  # about this one response, and event streams need it
+    }
+)
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]+)(?::[0-9]*)?")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
@@ -141,8 +162,12 @@ class RequestSection(Section):
             raise ExpectationFailed("unknown expectation")
 
 
-_request_lines: Final = Sorter(REQUEST_SPECIAL, _REQUEST_READ, BadRequest, aliases=False)
-_response_lines: Final = Sorter(RESPONSE_SPECIAL, _RESPONSE_READ, InstanceInvalid, aliases=True)
+_request_lines: Final = Sorter(
+    REQUEST_SPECIAL, _REQUEST_READ, BadRequest, families=(FORWARDED,), aliases=False
+)
+_response_lines: Final = Sorter(
+    RESPONSE_SPECIAL, _RESPONSE_READ, InstanceInvalid, families=(FORWARDED, NGINX_COMMANDS), aliases=True
+)
 _kept: Final[dict[bytes, RequestSection]] = {}
 
 

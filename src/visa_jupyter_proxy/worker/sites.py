@@ -61,7 +61,8 @@ class Sites:
 def _same(origin: Site, host: Site, client: Client) -> bool:
     """Host without a port says nothing of the port; without a trusted proxy nothing tells the scheme."""
     return (
-        origin.name == host.name
+        origin.scheme in _DEFAULT_PORTS  # what is no page of the web is no page of this site
+        and origin.name == host.name
         and (host.port is None or host.port == origin.port)
         and (not client.proto_is_known or origin.scheme == _text(client.proto))
     )

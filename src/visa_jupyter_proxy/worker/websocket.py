@@ -8,7 +8,7 @@ from typing import Final
 
 from visa_jupyter_proxy.errors import BadRequest, UpgradeRequired
 from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
-from visa_jupyter_proxy.worker.lines import Lines
+from visa_jupyter_proxy.worker.lines import Lines, Named
 from visa_jupyter_proxy.worker.sections import options
 
 UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -45,10 +45,30 @@ def accepts_websocket(request: Request, response: Response) -> bool:
     sha1 = _SHA1.copy()
     sha1.update(key + _GUID)
     return (
-        b"upgrade" in response.connection
+        response.minor == 1  # HTTP/1.0 has no upgrades (RFC 9110 7.8)
+        and b"upgrade" in response.connection
         and options(response.special.get(b"upgrade")) == [b"websocket"]
         and response.special.get(b"sec-websocket-accept") == [base64.b64encode(sha1.digest())]
+        and _chooses_what_was_offered(request.special, response.special)
     )
+
+
+def _chooses_what_was_offered(offered: Named, chosen: Named) -> bool:
+    """Whether a browser would go on: it fails a WebSocket with what it has not asked for (RFC 6455 4.1)."""
+    protocols, extensions = chosen.get(b"sec-websocket-protocol"), chosen.get(b"sec-websocket-extensions")
+    if protocols is not None:
+        values = offered.get(b"sec-websocket-protocol", ())
+        # Names of sub-protocols are compared byte for byte, those of extensions are not.
+        names = {name.strip(b" \t") for value in values for name in value.split(b",")}
+        if len(protocols) > 1 or not protocols[0] or protocols[0] not in names:
+            return False
+    return extensions is None or _extensions(extensions) <= _extensions(
+        offered.get(b"sec-websocket-extensions")
+    )
+
+
+def _extensions(values: list[bytes] | None) -> set[bytes]:
+    return {element.partition(b";")[0].rstrip(b" \t") for element in options(values)}
 
 
 def switching_protocols(lines: Lines) -> bytes:
