@@ -3,15 +3,17 @@
 - `control` starts and watches the workers; what they say of tunnels goes to `notebooks`.
 - `notebooks` turns connections into notebook sessions. It asks nobody and waits for nothing when a
   tunnel opens or ends: that becomes a record in memory, and one task does the rest.
-- `ledger` knows which connections are open here; `journal` knows it for every process that ever wrote
-  to the store, and has the last word on whether a session is open. While the store cannot be written,
-  the ledger's word counts, and the records wait.
-- `reports` tells the VISA API: in order for each session, across sessions at the same time, again and
-  again until it is confirmed. A report exists in the journal before it is sent.
+- `ledger` knows which connections carry sessions here, those that linger included; `journal` knows it
+  for every process that ever wrote to the store, and has the last word on whether a session is open.
+- `writer` is the only one here who writes the journal. While it cannot, records wait; the ledger's word
+  counts if nobody else can carry our sessions.
+- `reporting` makes reports of what the journal says is due, `outbox` knows their order, and `reports`
+  tells the VISA API: sessions at the same time, each in order, again and again until it is confirmed, as
+  hard as `circuit` allows. `tokens` has the newest of each user for that.
 - `owners` notices that another process is dead: its heartbeat stands still. Then its connections are
-  ended, once, and its reports are taken over.
+  ended, once, and its reports are taken over (`neighbours`).
 
-Decisions (`ledger`, `owners`, `reports.Outbox`, `journal.backlog`) are plain code with no loop, no
-socket and no clock of their own; what touches the world (`journal.store`, `reports.Delivery`,
-`notebooks`) is thin. Imports point down in this order: control, notebooks, reports, journal.
+Decisions (`ledger`, `owners`, `outbox`, `circuit`, `tokens`, `journal.backlog`) are plain code with no
+loop, no socket and no clock of their own; what touches the world (`journal.store`, `reports`, `writer`)
+is thin. Imports point down in this order: control, notebooks, reporting, reports, journal.
 """
