@@ -52,6 +52,9 @@ def serve_without_a_journal(place: Place, proxy: RunningProxy) -> None:
     place.api.wait(lambda: place.sessions().get("during"))
     proxy.wait(lambda: proxy.records(UNAVAILABLE))
     assert "error" == proxy.records(UNAVAILABLE)[0]["level"]
+    control = proxy.states()[0]
+    assert "failing" == control["journal"]
+    assert 0 < control["records_waiting"]
 
 
 def recover(place: Place, proxy: RunningProxy, directory: Path) -> None:
@@ -272,17 +275,17 @@ def _journalled_inside(proxy: RunningProxy, directory: Path) -> set[str]:
     code = (
         "import sqlite3, sys; print(*[row[0] for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])])"
     )
+    query = "SELECT session_id FROM sessions"
+    return {*_inside(proxy, sys.executable, "-c", code, str(directory / "journal.sqlite3"), query).split()}
+
+
+def _inside(proxy: RunningProxy, *command: str) -> str:
+    """Run a command that sees the file systems of the proxy; what it says."""
     enter = ["nsenter", f"--target={proxy.pid}", "--mount"]
     if os.getuid():
         enter += ["--user", "--preserve-credentials"]
-    query = "SELECT session_id FROM sessions"
-    done = subprocess.run(  # noqa: S603 -- our own command
-        [*enter, sys.executable, "-c", code, str(directory / "journal.sqlite3"), query],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {*done.stdout.split()}
+    done = subprocess.run([*enter, *command], capture_output=True, text=True, check=True)  # noqa: S603 -- our own command
+    return done.stdout
 
 
 def _fill(ballast: Path) -> None:
