@@ -13,6 +13,7 @@ from support.client import Message, get, upgrade
 from support.instance import Connection, ok, switching
 from support.visa_api import Answer
 from visa_jupyter_proxy import errors
+from visa_jupyter_proxy.worker.pages import ADVICE
 from wire.conftest import Wire
 
 MARK = "m4rk3r"
@@ -111,6 +112,14 @@ FAILURES = {
 }
 """All but those that take a time-out, a limit of a route or a full queue: these have cases of their own."""
 
+NO_REQUEST = {
+    *("garbage", "field", "method", "long target", "expectation", "websocket version", "large head"),
+    *("long method", "version"),
+}
+"""What is refused before there is a request that could say who asks."""
+FOR_PROGRAMS = {name for name in FAILURES if name in NO_REQUEST or name == "origin" or "websocket" in name}
+FOR_PEOPLE = {name: failure for name, failure in FAILURES.items() if name not in FOR_PROGRAMS}
+
 each = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 
 
@@ -166,6 +175,115 @@ class TestErrors:
             assert (404, b"no-store") == (response.status, response.one("cache-control"))
             assert int(response.one("content-length") or 0) > 0
             assert 404 == client.ask(get("/nope")).status
+
+
+NAVIGATES = {
+    "mode": ["Sec-Fetch-Mode: navigate", "Accept: */*"],
+    "chromium": [
+        "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
+        "Sec-Fetch-Site: none",
+        "Sec-Fetch-Mode: navigate",
+        "Sec-Fetch-Dest: document",
+    ],
+    "frame": ["Accept: text/html,*/*;q=0.8", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"],
+    "http": ["Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"],
+    "plain": ["accept:Text/HTML"],
+    "two": ["Accept: application/json;q=0.5", "Accept: text/html; charset=utf-8;Q=0.9, */*;q=0.1"],
+}
+
+FETCHES = {
+    "nothing": [],
+    "anything": ["Accept: */*"],
+    "empty": ["Accept:"],
+    "jquery": ["Accept: application/json, text/javascript, */*; q=0.01"],
+    "fetch": ["Accept: text/html", "Sec-Fetch-Mode: cors"],
+    "image": ["Accept: text/html,image/png", "Sec-Fetch-Mode: no-cors"],
+    "two modes": ["Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Mode: cors"],
+    "either": ["Accept: text/html, application/json"],
+    "rather json": ["Accept: text/html;q=0.5, application/json"],
+    "rather anything": ["Accept: text/html;q=0.5, */*"],
+    "no html": ["Accept: text/html;q=0"],
+    "far behind": ["Accept: " + "image/png," * 1000 + "text/html"],
+}
+
+
+class TestPages:
+    """A browser that navigates gets a page for a person; everybody else JSON."""
+
+    @staticmethod
+    def _navigate(wire: Wire, failure: Failure) -> Message:
+        failure.prepare(wire)
+        line, host, rest = failure.request(wire).partition(b"\r\nHost:")
+        return wire.ask(line + b"\r\nSec-Fetch-Mode: navigate" + host + rest)
+
+    @pytest.mark.parametrize("name", sorted(FOR_PROGRAMS))
+    def test_203_no_page(self, wire: Wire, name: str) -> None:
+        """JSON for what is no request, and for WebSockets, which no person sees."""
+        response = self._navigate(wire, FAILURES[name])
+        assert (FAILURES[name].error, b"application/json") == (
+            json.loads(response.body)["error"],
+            response.one("content-type"),
+        )
+
+    @pytest.mark.parametrize("failure", FOR_PEOPLE.values(), ids=FOR_PEOPLE)
+    def test_203_204_a_page(self, wire: Wire, failure: Failure) -> None:
+        """It says what happened and what to do, loads nothing, and has nothing of request or instance."""
+        response = self._navigate(wire, failure)
+        status, message = TEXTS[failure.error]
+        assert status == response.status
+        page, request_id = response.body.decode(), (response.one("x-request-id") or b"").decode()
+        assert [1] * 4 == [
+            page.count(text) for text in (message, ADVICE[failure.error], request_id, "</html>")
+        ]
+        assert (b"text/html; charset=utf-8", b"nosniff", b"no-store", None) == (
+            response.one("content-type"),
+            response.one("x-content-type-options"),
+            response.one("cache-control"),
+            response.one("x-frame-options"),
+        )
+        assert b"default-src 'none'; style-src 'unsafe-inline'" == response.one("content-security-policy")
+        told = response.head.replace(request_id.encode(), b"") + page.replace(request_id, "").encode()
+        secrets = (MARK, wire.instance.host, "127.0.0.", str(wire.instance.port), wire.token, "<script")
+        assert [] == [secret for secret in secrets if secret.encode() in told]
+        assert [] == [
+            mark for mark in ("src=", "href=", "url(", "@import", "http:", "https:") if mark in page
+        ]
+
+    @pytest.mark.parametrize("fields", NAVIGATES.values(), ids=NAVIGATES)
+    def test_203_who_navigates(self, wire: Wire, fields: list[str]) -> None:
+        """Current browsers say so; with others, and on sites without https, `Accept` does."""
+        with wire.client() as client:
+            for method in ("GET", "HEAD"):
+                response = client.ask(get("/nope", *fields, method=method))
+                assert (404, b"text/html; charset=utf-8") == (response.status, response.one("content-type"))
+                assert (method == "HEAD") is (response.body == b"")
+
+    @pytest.mark.parametrize("fields", FETCHES.values(), ids=FETCHES)
+    def test_203_who_does_not(self, wire: Wire, fields: list[str]) -> None:
+        """Programs, also those in a page, and whoever wants JSON as much."""
+        response = wire.ask(get("/nope", *fields))
+        assert (404, b"application/json", None) == (
+            response.status,
+            response.one("content-type"),
+            response.one("content-security-policy"),
+        )
+
+    def test_203_a_form(self, wire: Wire) -> None:
+        """A browser that navigates by POST says so; without that, a POST is a program's."""
+        accept, mode = "Accept: text/html,*/*;q=0.8", "Sec-Fetch-Mode: navigate"
+        kinds = [
+            wire.ask(get("/nope", "Content-Length: 0", *fields, method="POST")).one("content-type")
+            for fields in ([accept], [accept, mode])
+        ]
+        assert [b"application/json", b"text/html; charset=utf-8"] == kinds
+
+    def test_203_204_no_markup_in_a_page(self, wire: Wire) -> None:
+        """Nothing of the address gets into it, and no id of a request that could be markup."""
+        target = "/nope<script>alert(1)</script>?\"'><svg/onload=alert(1)>"
+        fields = ("Sec-Fetch-Mode: navigate", "X-Request-Id: <b>1</b>")
+        response = wire.ask(get(target, *fields))
+        assert 404 == response.status
+        assert [] == [mark for mark in (b"<b>", b"script", b"svg", b"alert") if mark in response.body]
 
 
 def _records(wire: Wire, response: Message) -> list[dict[str, object]]:

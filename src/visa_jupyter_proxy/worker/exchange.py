@@ -27,7 +27,7 @@ from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
 from visa_jupyter_proxy.worker.lines import Fields, Lines
-from visa_jupyter_proxy.worker.pages import error_page
+from visa_jupyter_proxy.worker.pages import error_page, wants_page
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
 from visa_jupyter_proxy.worker.sockets import Transport
 from visa_jupyter_proxy.worker.splice import Sink
@@ -383,7 +383,8 @@ class Exchange:
         return b""
 
     def _answer(self, error: ProxyError) -> None:
-        reason, lines, body = error_page(error, self.id, self._downstream.date())
+        for_people = wants_page(self.request)
+        reason, lines, body = error_page(error, self.id, self._downstream.date(), for_people=for_people)
         if self.draining or self.request.websocket or not self._request_ended:
             self.closing = Closing.CLOSE
         if self.closing is not Closing.KEEP:
