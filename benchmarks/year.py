@@ -93,9 +93,10 @@ async def fill(journal: Journal, sessions: int) -> None:
             await connection.execute(text(_CONNECTIONS), ids)
             for letter, kind in (("'o'", "open"), ("'c'", "close")):
                 await connection.execute(text(_REPORTS.format(letter=letter, kind=kind)), ids)
-    async with journal.transaction() as connection:
-        # What PostgreSQL's autovacuum would do soon, and SQLite does without.
-        await connection.execute(text("ANALYZE sessions"))
+    if journal.is_shared:
+        async with journal.transaction() as connection:
+            # As autovacuum does soon; nobody does so on SQLite.
+            await connection.execute(text("ANALYZE sessions"))
 
 
 def measure(directory: Path, url: str | None) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from visa_jupyter_proxy.control.journal.records import is_reportable
+from visa_jupyter_proxy.control.journal.sqlite import FILE
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 _KEY: Final = "instanceNotebookSessions"
@@ -111,8 +112,9 @@ def write(path: Path, keys: Iterable[NotebookKey]) -> None:
 
 
 def _begins(path: Path) -> bool:
-    # Those that were read already have a longer name, and their word in it.
-    if re.search(r"\.(taken-over|damaged)-|\.part$", path.name):
+    # Those that were read already have a longer name, and their word in it. And never open the journal by
+    # hand: to close its file drops the locks that SQLite has on it (sqlite.org/howtocorrupt.html, 2.2).
+    if path.name.startswith(FILE) or re.search(r"\.(taken-over|damaged)-|\.part$", path.name):
         return False
     with path.open("rb") as file:
         return _BEGIN.match(file.read(256)) is not None

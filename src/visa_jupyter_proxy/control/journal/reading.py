@@ -128,21 +128,32 @@ async def span(connection: AsyncConnection, since: float, until: float) -> tuple
     return None if first is None or last is None else (first, last)
 
 
-def _pairs(*conditions: ColumnElement[bool]) -> Select[Any]:
-    """One row for each user and instance."""
-    # The sum is for the planner: it makes no use of another index than that of the groups.
-    began = sessions.c.opened_at + 0.0
-    return (
-        select(
-            sessions.c.user_id,
-            sessions.c.instance_id,
-            func.count().label("sessions"),
-            func.sum(_length).label("seconds"),
-            *(_sum(sessions.c[name]).label(name) for name in COUNTS),
-        )
-        .where(began >= _since, began < _until, _is_known, *conditions)
-        .group_by(sessions.c.user_id, sessions.c.instance_id)
+_pairs = (
+    select(
+        sessions.c.user_id,
+        sessions.c.instance_id,
+        func.count().label("sessions"),
+        func.sum(_length).label("seconds"),
+        *(_sum(sessions.c[name]).label(name) for name in COUNTS),
     )
+    # The sum is for the planner: it makes no use of another index than that of the groups.
+    .where(sessions.c.opened_at + 0.0 >= _since, sessions.c.opened_at + 0.0 < _until, _is_known)
+    .where(sessions.c.closed_at.is_not(None))
+    .group_by(sessions.c.user_id, sessions.c.instance_id)
+)
+# A few, and not in groups: for those a planner would walk through all sessions in their order.
+_running = select(
+    sessions.c.user_id,
+    sessions.c.instance_id,
+    cast(1, BigInteger),
+    _length,
+    *(sessions.c[name] for name in COUNTS),
+).where(
+    sessions.c.opened_at >= _since,
+    sessions.c.opened_at < _until,
+    _is_known,
+    sessions.c.closed_at.is_(None),
+)
 
 
 def _summary(group: ColumnElement[Any], counted: ColumnElement[Any], name: Group, others: str) -> Select[Any]:
@@ -160,9 +171,7 @@ def _summary(group: ColumnElement[Any], counted: ColumnElement[Any], name: Group
     )
 
 
-_both: Final[Subquery] = union_all(
-    _pairs(sessions.c.closed_at.is_not(None)), _pairs(sessions.c.closed_at.is_(None))
-).subquery("both")
+_both: Final[Subquery] = union_all(_pairs, _running).subquery("both")
 _summaries: Final[dict[Group, Select[Any]]] = {
     "user": _summary(_both.c.user_id, _both.c.instance_id, "user", "instances"),
     "instance": _summary(_both.c.instance_id, _both.c.user_id, "instance", "users"),

@@ -80,6 +80,13 @@ sessions: Final = Table(
         sqlite_where=text("closed_at IS NOT NULL"),
         postgresql_where=text("closed_at IS NOT NULL"),
     ),
+    # Those that are open are few, and asked for often.
+    Index(
+        "sessions_running",
+        "opened_at",
+        sqlite_where=text("closed_at IS NULL"),
+        postgresql_where=text("closed_at IS NULL"),
+    ),
     # The rule itself: a key is open at most once, whoever writes.
     Index(
         "sessions_open",

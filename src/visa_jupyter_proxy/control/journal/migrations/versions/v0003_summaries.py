@@ -1,4 +1,4 @@
-"""An index that holds all that a summary by user or instance reads, in the order of its groups."""
+"""Indexes for reports: all that a summary reads, in the order of its groups; and what is open."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,13 +6,14 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
+_OPEN = sa.text("closed_at IS NULL")
 _CLOSED = sa.text("closed_at IS NOT NULL")
 _READ = ("user_id", "instance_id", "opened_at", "closed_at")
 _COUNTS = ("messages_up", "messages_down", "bytes_up", "bytes_down")
 
 
 def upgrade() -> None:
-    """Add the index; only of closed sessions, so that what they come to while open costs nothing."""
+    """Add them; that for summaries only of closed sessions, so that progress of open ones costs nothing."""
     op.create_index(
         "sessions_summary",
         "sessions",
@@ -20,3 +21,4 @@ def upgrade() -> None:
         sqlite_where=_CLOSED,
         postgresql_where=_CLOSED,
     )
+    op.create_index("sessions_running", "sessions", ["opened_at"], sqlite_where=_OPEN, postgresql_where=_OPEN)
