@@ -304,6 +304,12 @@ class TestResponse:
         (seen,) = wire.ask(get(path.replace("{}", number), token=wire.token)).all("set-cookie")
         assert (sent if expected is None else expected.replace("{}", number)) == seen.decode()
 
+    def test_95_a_cookie_of_nothing_but_semicolons(self, wire: Wire) -> None:
+        """It keeps nobody waiting: what is behind the thirty-second attribute is dropped."""
+        wire.instance.answer(ok(b"ok", "Set-Cookie: a=1; Secure" + ";" * 60_000 + " Path=/"))
+        (seen,) = wire.ask(wire.get("/x")).all("set-cookie")
+        assert b"a=1; Secure" + b";" * 31 == seen
+
     @pytest.mark.parametrize(
         "field",
         [
@@ -373,6 +379,14 @@ class TestResponse:
             ("/visafs/{n}/a", "/visafs/{n}/b", None),
             ("/visafs/{n}", "/b", None),
             ("/ws/print/{n}/a", "/socket.io/b", "/ws/print/{n}/b"),
+            ("/visafs/{n}/a", "/../../jupyter/1", "/visafs/{n}/jupyter/1"),
+            ("/visafs/{n}/a", "../../jupyter/1", "/visafs/{n}/jupyter/1"),
+            ("/visafs/{n}/a", "/visafs/{n}/%2e%2E/b", "/visafs/{n}/visafs/b"),
+            ("/jupyter/{n}/x", "/../../jupyter/1", None),
+            ("/jupyter/{n}/x", "http://127.0.0.012:8888/x", "/x"),
+            ("/jupyter/{n}/x", "http://2130706444/x", "/x"),
+            ("/jupyter/{n}/x", "//0x7f.1/x", "/x"),
+            ("/jupyter/{n}/x", "http://127.0.0.12:9999/x", "/x"),
         ],
     )
     @pytest.mark.parametrize("name", ["Location", "Content-Location"])
