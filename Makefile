@@ -43,7 +43,8 @@ fuzz: .venv/dev.stamp  ## Send mutations of everything to a proxy, for DURATION=
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(DURATION),60) $(addprefix --seed ,$(SEED))
 
 chaos: .venv/dev.stamp postgresql  ## Kill workers and nodes KILLS=100 times while people work and VISA fails; SEED=... repeats a run
-	@PYTHONPATH=tests $(BIN)/python -m chaos --kills $(or $(KILLS),100) $(addprefix --seed ,$(SEED)) $(if $(SQLITE),--sqlite)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --kills $(or $(KILLS),$(if $(DURATION),100000,100)) \
+	  $(addprefix --seconds ,$(DURATION)) $(addprefix --seed ,$(SEED)) $(if $(SQLITE),--sqlite)
 
 bench: .venv/dev.stamp peers  ## Measure what proxying costs, beside nginx and others (ONLY="small ws" ROUNDS=1 PROXIES="ours nginx")
 	@$(BIN)/python -m benchmarks $(addprefix --rounds ,$(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import secrets
 import shutil
 import sys
@@ -18,11 +19,13 @@ def main() -> int:
     """Run, say what was found, and keep the logs of a run that has found something."""
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="how many (100)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="how long at most, by the plan")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="the same deeds as in another run")
     parser.add_argument("--sqlite", action="store_true", help="both nodes on one SQLite file")
     arguments = parser.parse_args()
-    plan = make_plan(arguments.seed, arguments.kills)
-    print(f"seed {arguments.seed}, {arguments.kills} kills in about {plan[-1].at:.0f} s", flush=True)  # noqa: T201 -- a command
+    plan = make_plan(arguments.seed, arguments.kills, arguments.seconds)
+    kills = sum(step.deed == "kill" for step in plan)
+    print(f"seed {arguments.seed}, {kills} kills in about {plan[-1].at:.0f} s", flush=True)  # noqa: T201 -- a command
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     server = None
     try:

@@ -5,6 +5,7 @@ plan = make_plan("seed", kills=100)       # the same for the same arguments, alw
 
 import hashlib
 import itertools
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -65,14 +66,17 @@ class Step:
     how: str = ""
 
 
-def make_plan(seed: str, kills: int) -> list[Step]:
-    """Plan so many kills, and all that happens around them; everything is back at the end."""
+def make_plan(seed: str, kills: int, seconds: float = math.inf) -> list[Step]:
+    """Plan so many kills, or for so long, and all that happens around them.
+
+    The last deed is a kill: whoever carries the plan out brings everything back.
+    """
     steps: list[Step] = []
     for step in _deeds(random.Random(seed)):  # noqa: S311 -- to be repeated
         steps.append(step)
         if step.deed == "kill":
             kills -= 1
-            if not kills:
+            if not kills or step.at >= seconds:
                 break
     return steps
 

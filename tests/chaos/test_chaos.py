@@ -39,6 +39,12 @@ class TestPlan:
         assert make_plan("a", 50) == make_plan("a", 50)
         assert digest(make_plan("a", 50)) == digest(make_plan("a", 50)) != digest(make_plan("b", 50))
 
+    def test_a_plan_may_end_early(self) -> None:
+        """With the first kill after the time; it is the beginning of the longer one."""
+        short, long = make_plan("a", 100, 30.0), make_plan("a", 100)
+        assert long[: len(short)] == short
+        assert ("kill", True) == (short[-1].deed, 30 <= short[-1].at < 60)
+
     def test_everything_is_done(self) -> None:
         """A long plan has as many kills as were asked for, of every kind and node, and every trouble."""
         plan = make_plan("a", 100)
