@@ -16,10 +16,10 @@ from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.hosts import names_inside
 
 _ABSOLUTE: Final = re.compile(
-    rb"(?i)(?:(?:https?|wss?|ftp):[/\\]*|(?:[a-z][a-z0-9+.-]*:)?[/\\]{2,})([^/\\?#]*)(.*)", re.DOTALL
+    rb"(?i)(?:(?:https?|wss?|ftp):[/\\]*|(?:[a-z][a-z0-9+.-]*+:)?[/\\]{2,})([^/\\?#]*)(.*)", re.DOTALL
 )
 r"""As browsers read it, who take `\` for `/` and need not have two of them (WHATWG URL 4.4)."""
-_SCHEME: Final = re.compile(rb"(?i)[a-z][a-z0-9+.-]*:")
+_SCHEME: Final = re.compile(rb"(?i)[a-z][a-z0-9+.-]*+:")
 _DOT_SEGMENT: Final = re.compile(rb"(?i)(?:\A|[/\\])(?:\.|%2e){1,2}(?:\Z|[/\\])")
 _SLASH: Final = re.compile(rb"[/\\]")
 _PATH: Final = re.compile(rb"[^?#]*")
