@@ -29,19 +29,19 @@ def test_1_empty():
 def test_2_asks_and_looks_at_nothing():
     str(len("answer"))
 
-@pytest.mark.xfail(strict=False)
+@pytest.mark.xfail(strict=False, reason="made")
 def test_3_passes_although_it_should_not():
     assert True
 
-@pytest.mark.xfail
+@pytest.mark.xfail(reason="made")
 def test_5_fails_as_expected():
     assert False
 
-@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.skip)])
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.skip(reason="made"))])
 def test_6_one_of_two(n):
     assert n
 
-@pytest.mark.skip
+@pytest.mark.skip(reason="made")
 def test_8_skipped():
     assert True
 

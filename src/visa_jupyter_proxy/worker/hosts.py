@@ -46,7 +46,7 @@ def _host(authority: bytes) -> str:
 def _addresses(name: str) -> list[Address]:
     """Return what `name` is to anybody: `010.0.0.1` is 8.0.0.1 to browsers, and 10.0.0.1 to others."""
     found: list[Address] = []
-    with suppress(ValueError):
+    with suppress(ValueError):  # it is a name, or a number that only browsers know
         address = ipaddress.ip_address(name.strip("[]"))
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         found.append(mapped or address)
