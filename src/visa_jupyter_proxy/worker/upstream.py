@@ -146,9 +146,7 @@ class Upstream(asyncio.Protocol):
             self._lost(error)
             self.abort()
             return
-        # A 101 goes out when control knows of it: nobody may have seen one that is not told of.
-        if self._exchange is not None and not self._exchange.is_tunnel:
-            self._exchange.flush()
+        self._pass_on()
         if reader.is_laborious:
             self._give_way()
         if reader.ended:
@@ -261,6 +259,12 @@ class Upstream(asyncio.Protocol):
         if self.transport is not None:
             self._aborted = True
             reset(self.transport)
+
+    def _pass_on(self) -> None:
+        """Send the client what has come; a 101 waits until control has been told of the tunnel."""
+        exchange = self._exchange
+        if exchange is not None and not exchange.is_tunnel:
+            exchange.flush()
 
     def _give_way(self) -> None:
         """Let others have a turn: the loop reads a connection that is never empty many times in a row."""
