@@ -272,7 +272,7 @@ class TestWriting:
             f"SELECT {figures} FROM connections ORDER BY id"  # noqa: S608 -- names of ours
         )
         assert [(16, 32, 70, 105, 1005.0, 2030.0, 2, 1009.0, "worker lost")] == storage.rows(
-            f"SELECT {figures}, connections, closed_at, reason FROM sessions"  # noqa: S608
+            f"SELECT {figures}, connections, closed_at, reason FROM sessions"  # noqa: S608 -- names of columns
         )
 
     def test_a_connection_that_was_left_carries_its_session_until_it_ends(self, storage: Storage) -> None:

@@ -101,7 +101,7 @@ class Node:
         running = self.proxy.pid if self.proxy is not None else None
         for group in [*self._groups]:
             if group != running:
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):  # gone already
                     os.killpg(group, signal.SIGKILL)
                 self._groups.discard(group)
 

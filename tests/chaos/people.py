@@ -212,7 +212,7 @@ class Notebook:
         try:
             writer.write(upgrade(target, token=self._user.token))
             head = await reader.readuntil(b"\r\n\r\n")
-        except BaseException:
+        except BaseException:  # also when cancelled: nobody else would close it
             writer.transport.abort()
             raise
         return _Channel(reader, writer), head.split(b" ", 2)[1].decode()
@@ -222,7 +222,7 @@ class Notebook:
             await channel.read()
         finally:
             channel.writer.close()
-            with suppress(ConnectionError):
+            with suppress(ConnectionError):  # its end is looked at elsewhere
                 await channel.writer.wait_closed()
             self._channels.discard(channel)
             self._changed.set()
@@ -240,6 +240,7 @@ class Notebook:
 
 async def ask(user: User, port: int) -> int | None:
     """Have a browser ask for something plain, as it does all the time; the status."""
+    # A node may be dying at this moment: then there is no status.
     with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -80,7 +80,7 @@ class TestVerdict:
         notebook = Notebook("", 0, User(0), lambda _: None, 1)
         notebook.seen.append(Seen(0, 9.0, 10.0))
         if connected:
-            notebook._channels.add(None)  # type: ignore[arg-type]
+            notebook._channels.add(None)  # type: ignore[arg-type]  # any will do: they are counted
         return judge([notebook], [self.KEY] * active, book, [Killed(0, killed_at)]).problems
 
     def _book(self, *, ended: bool, report: str = "delivered") -> Book:

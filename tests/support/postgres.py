@@ -75,7 +75,7 @@ class PostgresServer:
         # It ends with us in any case, also when we are killed.
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 -- Debian's own program
-                ["setpriv", "--pdeathsig=INT", *self._user[1:], *command],  # noqa: S607
+                ["setpriv", "--pdeathsig=INT", *self._user[1:], *command],  # noqa: S607 -- from PATH, as an operator has it
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -191,7 +191,7 @@ class Writer:
             await self._write_all(batch)
         except RecordRefused as error:
             await self._write_singly(batch, error)
-        except BaseException:
+        except BaseException:  # also when cancelled: no record is lost
             self._gone(self._backlog.put_back(batch))
             raise
 
@@ -211,7 +211,7 @@ class Writer:
                 await self._write_all([record])
             except RecordRefused as single:
                 await self._write_singly([record], single)
-            except BaseException:
+            except BaseException:  # likewise
                 self._gone(self._backlog.put_back(batch[position:]))
                 raise
 

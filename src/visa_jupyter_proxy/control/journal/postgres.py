@@ -107,7 +107,7 @@ class Postgres:
         try:
             async with _begun(engine, seconds) as connection:
                 await connection.run_sync(prepare)
-        except BaseException:
+        except BaseException:  # also when cancelled: nobody else knows of the engine
             await _dispose(engine)
             raise
         self._engine = engine

@@ -113,7 +113,7 @@ class Sqlite:
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(prepare)
-        except BaseException:
+        except BaseException:  # also when cancelled: nobody else knows of the engine
             await _dispose(engine)
             raise
         self._engine, self._there = engine, await asyncio.to_thread(_look, self.path)
