@@ -169,6 +169,21 @@ class TestTrouble:
         assert b"hello" == client.exactly(5)
         assert {"before": True, "during": True} == place.sessions()
 
+    def test_218_nothing_drops_the_locks_that_sqlite_has(self, place: Place) -> None:
+        """Whoever opens the journal's files by hand and closes them does; the next reader then breaks it."""
+        directory = place.directory / "data"
+        directory.mkdir()
+        (directory / "notes.txt").write_text("something to look at")
+        proxy = place.start()
+        begin(place, proxy)
+        files = {
+            str((directory / name).stat().st_ino): name for name in ("journal.sqlite3", "journal.sqlite3-shm")
+        }
+        # proc_locks(5): the process is the fifth field, device and inode are the sixth.
+        entries = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        held = {files.get(entry[5].split(":")[2]) for entry in entries if entry[4] == str(proxy.pid)}
+        assert {*files.values()} <= held
+
     def test_218_a_directory_on_a_network_file_system(self, place: Place) -> None:
         """It is refused at the start, in words that say what to use instead."""
         mounts = place.directory / "mountinfo"
