@@ -12,7 +12,7 @@ CHROMIUM := chromium fonts-dejavu-core
 CHP := configurable-http-proxy@5.3.0
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture pins clean chromium postgresql
+.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture reference pins clean chromium postgresql
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -59,6 +59,9 @@ bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WOR
 
 picture: .venv/dev.stamp chromium  ## Take the README's picture anew
 	@PICTURE=docs/images/jupyterlab.png $(BIN)/python -m pytest tests/e2e/test_jupyterlab.py
+
+reference: .venv/dev.stamp  ## Write the pages of docs/reference that are made from the code
+	@$(BIN)/python -m docs.generated
 
 # The build backend is pinned with the rest, so that nothing is fetched without a hash.
 pins: .venv/pyvenv.cfg  ## Pin the newest versions that pyproject.toml allows

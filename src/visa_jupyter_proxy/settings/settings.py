@@ -61,10 +61,14 @@ class Settings(BaseSettings):
         "Seconds for a whole answer of the VISA API; its own question to the identity provider takes 2.5.",
     )
     cache_refresh_time_s: Duration = _setting(
-        "60", "Seconds for which an authorisation is reused; 0 asks the VISA API for every request."
+        "60",
+        "Seconds for which an authorisation is reused, never past the token's `exp` (10 s when VISA accepts "
+        "one that is past it); 0 asks the VISA API for every request.",
     )
     storage_dir: Annotated[Path, parsing.path] = _setting(
-        "data", "Directory for the journal of notebook sessions; made when missing."
+        "data",
+        "Directory for the journal of notebook sessions, on this machine: no network file system. "
+        "Made when missing.",
     )
     storage_url: Annotated[str | None, databases.database_url] = _setting(
         None,
@@ -114,7 +118,8 @@ class Settings(BaseSettings):
         "75", "Seconds for which a connection without a request is kept open, as nginx's `keepalive_timeout`."
     )
     header_timeout_s: Timeout = _setting(
-        "10", "Seconds for a whole request head; nginx has 60, HAProxy's documentation advises 10."
+        "10",
+        "Seconds for a whole request head, and for the first one to come; nginx has 60, HAProxy advises 10.",
     )
     request_line_bytes: Annotated[int, parsing.whole_number(256, 65536)] = _setting(
         "8192", "Longest request line that is read; nginx's `large_client_header_buffers` too."

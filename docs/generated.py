@@ -1,0 +1,76 @@
+"""The pages of the reference that are made from the code: `make reference` writes them.
+
+They are committed, so that they can be read anywhere; `tests/test_reference.py` fails when one is not what
+the code says.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from visa_jupyter_proxy.settings import FIELDS, PREFIX, ConfigurationError, Settings, load
+
+DIRECTORY: Final = Path(__file__).parent
+
+_NOTE: Final = "<!-- Made by `make reference` from {}: change it there. -->\n\n"
+
+
+_SETTINGS: Final = f"""\
+# Settings
+
+From the environment or from `.env` in the working directory; the environment wins. Every name has the prefix
+`{PREFIX}`. An empty value means unset, lists are separated by commas. Any setting can be
+read from a file instead, such as a secret of Docker or Kubernetes:
+`{PREFIX}<NAME>_FILE=/run/secrets/...`. A mistake stops the start, with status 2 and what to write
+instead. Other names with the prefix get a warning that names the nearest.
+
+| setting | default | meaning | write |
+|---|---|---|---|
+"""
+
+
+def settings_page() -> str:
+    """Make the page of all settings: what the code says of each, and what it takes."""
+    rows = (
+        f"| `{name.upper()}` | {_default(name)} | {_meaning(name)} | {allowed(name)} |" for name in FIELDS
+    )
+    return _NOTE.format("settings/settings.py") + _SETTINGS + "".join(f"{row}\n" for row in rows)
+
+
+def allowed(name: str) -> str:
+    """Return what may be written, as the mistake says that someone gets who wrote something else."""
+    try:
+        load({PREFIX + name.upper(): "\0"}, DIRECTORY)
+    except ConfigurationError as error:
+        return re.sub(r"\bwrite (?:the )?", "", error.mistakes[0].partition(" cannot be used: ")[2])
+    return "any text"
+
+
+def _meaning(name: str) -> str:
+    return str(Settings.model_fields[name].description).replace("|", "\\|")
+
+
+def _default(name: str) -> str:
+    default = Settings.model_fields[name].default
+    return f"`{default}`" if default else ""
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "reference/settings.md": settings_page,
+}
+"""Each generated page, by its place in `docs/`."""
+
+
+def main() -> None:
+    """Write all pages, and say which have changed."""
+    for place, page in PAGES.items():
+        path, text = DIRECTORY / place, page()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"docs/{place}\n")
+
+
+if __name__ == "__main__":
+    main()

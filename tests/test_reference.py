@@ -1,0 +1,50 @@
+"""The reference says what the code does, and all of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.generated import PAGES
+from visa_jupyter_proxy.routes import conf
+from visa_jupyter_proxy.settings import FIELDS
+
+_ROOT = Path(__file__).parent.parent
+_DOCS = _ROOT / "docs"
+
+
+@pytest.mark.parametrize("place", PAGES)
+def test_a_generated_page_is_what_the_code_says(place: str) -> None:
+    """Settings are described in settings.py alone, commands in their docstrings, and so on."""
+    written = (_DOCS / place).read_text()
+    assert PAGES[place]() == written, f"docs/{place} is not what the code says: run `make reference`"
+
+
+def test_every_setting_has_its_row() -> None:
+    """In the order of settings.py, and no other."""
+    rows = re.findall(r"^\| `([A-Z_]+)`", (_DOCS / "reference" / "settings.md").read_text(), re.MULTILINE)
+    assert [name.upper() for name in FIELDS] == rows
+
+
+def test_the_readme_has_no_table_of_settings_of_its_own() -> None:
+    """A setting is described once: in settings.py, from which the reference is made."""
+    rows = re.findall(r"^\| `([A-Z_]{4,})`", (_ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [] == rows, "describe settings in settings/settings.py, and run `make reference`"
+
+
+def test_every_route_key_has_its_row() -> None:
+    """The table of keys has all that are read, and no other."""
+    page = (_DOCS / "reference" / "routes.md").read_text()
+    rows = re.findall(r"^\| `(\w+)`", page.partition("\n## Keys\n")[2].partition("\n## ")[0], re.MULTILINE)
+    assert list(conf._Reading(Path("proxy.conf.json"))._keys) == rows
+
+
+def test_the_changelog_names_what_is_new() -> None:
+    """Every setting that the original did not have is listed as added, and nothing else is."""
+    original = (
+        "SERVER_HOST SERVER_PORT API_HOST API_PORT CACHE_REFRESH_TIME_S STORAGE_DIR LOG_LEVEL LOG_TIMEZONE"
+    )
+    syslog = "LOG_SYSLOG_HOST LOG_SYSLOG_PORT LOG_SYSLOG_APP_NAME"
+    changelog = (_ROOT / "CHANGELOG.md").read_text()
+    added = set(re.findall(r"`([A-Z_]{4,})`", changelog.partition("Added:")[2]))
+    assert {name.upper() for name in FIELDS} - set(f"{original} {syslog}".split()) == added
