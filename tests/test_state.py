@@ -79,6 +79,7 @@ def test_the_line_of_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         workers=2,
         notebook_connections=3,
         journal="failing",
+        upkeep=True,
         records_waiting=4,
         reports_pending=5,
         api_connections=0,

@@ -62,6 +62,8 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True, tag_field="process
     """Open connections of notebook sessions, on all workers of this process."""
     journal: str
     """`starting`, `written` or `failing`."""
+    upkeep: bool
+    """Whether the journal is being tidied up, on a connection of its own."""
     records_waiting: int
     """Records that are not in the journal yet."""
     reports_pending: int

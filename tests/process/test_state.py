@@ -15,6 +15,7 @@ _CONTROL: Final = {
     "workers",
     "notebook_connections",
     "journal",
+    "upkeep",
     "records_waiting",
     "reports_pending",
     "api_connections",

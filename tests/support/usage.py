@@ -29,6 +29,7 @@ _UNDER_WAY: Final = (
     "pipes_busy",
     "notebook_connections",
     "records_waiting",
+    "upkeep",
 )
 """Counts of `state.WorkerState` and `state.ControlState` that are 0 when nothing is under way."""
 
@@ -97,12 +98,12 @@ class Start:
     def __init__(
         self, ask: Callable[[], list[State]], *, allowed_growth_kib: int = ALLOWED_GROWTH_KIB
     ) -> None:
-        """Take note of the start, as soon as the journal is open. `ask` is what `states` gives."""
+        """Take note of the start, once the journal is open and tidied up. `ask` is what `states` gives."""
         self._ask = ask
         self._allowed_growth_kib = allowed_growth_kib
         deadline = time.monotonic() + _ANSWER_S
-        while (begin := ask())[0]["journal"] != "written":
-            assert time.monotonic() < deadline, f"the journal is not open: {begin[0]}"
+        while (begin := ask())[0]["journal"] != "written" or begin[0]["upkeep"]:
+            assert time.monotonic() < deadline, f"the journal is not at rest: {begin[0]}"
             time.sleep(0.01)
         self.states = begin
 

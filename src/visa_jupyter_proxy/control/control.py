@@ -97,14 +97,16 @@ class Control:
             heartbeat_s=owners.heartbeat_s(settings.owner_timeout_s),
             owner_timeout_s=settings.owner_timeout_s,
         )
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, api)
+        upkeep = self._upkeep()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, upkeep, api)
         try:
-            await self._serve(listener, notebooks)
+            await self._serve(listener, notebooks, upkeep)
         finally:
             await api.close()
         logs.get().notice("stopped")
 
-    async def _serve(self, listener: socket.socket, notebooks: Notebooks) -> None:
+    async def _serve(self, listener: socket.socket, notebooks: Notebooks, upkeep: Upkeep) -> None:
         self._notebooks = notebooks
         supervisor = self._supervisor = Supervisor(
             self._start, self._settings.workers, listener, received=self._received, lost=self._lost
@@ -115,7 +117,6 @@ class Control:
             await supervisor.stop(0)
             raise
         await notebooks.start()
-        upkeep = self._upkeep()
         upkeep.start()
         await self._stop.wait()
         await upkeep.stop()
@@ -146,7 +147,7 @@ class Control:
                 self._supervisor.kill()
             os._exit(128 + number)  # what is committed to the journal is kept, and goes on from there
 
-    def _show_state(self, notebooks: Notebooks, api: VisaApi) -> None:
+    def _show_state(self, notebooks: Notebooks, upkeep: Upkeep, api: VisaApi) -> None:
         """Have every process write its state to the log."""
         workers = [] if self._supervisor is None else self._supervisor.workers
         state.write(
@@ -154,6 +155,7 @@ class Control:
                 workers=len(workers),
                 notebook_connections=notebooks.connections,
                 journal=notebooks.journal_state,
+                upkeep=upkeep.is_at_work,
                 records_waiting=notebooks.records_waiting,
                 reports_pending=notebooks.reports_pending,
                 api_connections=api.connections,

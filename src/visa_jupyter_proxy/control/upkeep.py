@@ -26,7 +26,10 @@ _log: Final = logs.get()
 
 
 class Upkeep:
-    """One task, from `start` to `stop`. `journal` is its own, and closed by it. Times in seconds."""
+    """One task, from `start` to `stop`, whether there is something to do or not.
+
+    `journal` is its own, and closed by it. Times in seconds.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,8 @@ class Upkeep:
         self._wall = wall
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.is_at_work = False
+        """Whether something is being done at the moment."""
 
     def start(self) -> None:
         """Begin; to be called when browsers can come back here."""
@@ -68,6 +73,7 @@ class Upkeep:
             done = await self._done(self.prune)
             if await self._sleep(_DAY_S if done else _RETRY_S):
                 return
+        await self._stop.wait()
 
     async def _sleep(self, seconds: float) -> bool:
         """Wait; True when it is time to end instead."""
@@ -79,6 +85,7 @@ class Upkeep:
         return True
 
     async def _done(self, work: Callable[[], Awaitable[None]]) -> bool:
+        self.is_at_work = True
         try:
             await work()
         except (JournalError, OSError) as error:
@@ -86,6 +93,7 @@ class Upkeep:
             return False
         finally:
             await self._journal.close()
+            self.is_at_work = False
         return True
 
     # --- what is done; tests may do it without `start` --------------------------------------------
