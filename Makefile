@@ -64,11 +64,11 @@ reference: .venv/dev.stamp  ## Write the pages of docs/reference that are made f
 	@$(BIN)/python -m docs.generated
 
 # The build backend is pinned with the rest, so that nothing is fetched without a hash.
-pins: .venv/pyvenv.cfg  ## Pin the newest versions that pyproject.toml allows
+pins: .venv/pyvenv.cfg  ## Pin what pyproject.toml asks for; UPGRADE=1 takes the newest versions of everything
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(BIN)/python -m venv "$$tmp/uv"; "$$tmp/uv/bin/pip" install --quiet uv; \
 	export UV_CUSTOM_COMPILE_COMMAND='make pins'; \
-	pin() { printf 'hatchling\neditables\n' | "$$tmp/uv/bin/uv" pip compile --quiet --universal --upgrade \
+	pin() { printf 'hatchling\neditables\n' | "$$tmp/uv/bin/uv" pip compile --quiet --universal $(if $(UPGRADE),--upgrade) \
 	  --generate-hashes --no-emit-index-url --python-version 3.12 pyproject.toml - "$$@"; }; \
 	pin --extra demo -o requirements.txt; \
 	pin --extra demo --group dev -c requirements.txt -o requirements-dev.txt
