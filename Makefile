@@ -54,7 +54,7 @@ bench-check: .venv/dev.stamp  ## Fail when we cost more than a tenth more than c
 	@if [ "$(NEEDS)" = instructions ] && ! $(BIN)/python -m benchmarks --comparable; then exit 0; fi; \
 	$(MAKE) peers; $(BIN)/python -m benchmarks --check $(if $(ONLY),--only $(ONLY)) $(addprefix --rounds ,$(ROUNDS))
 
-bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, ws, ws64k or kernel)
+bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, connection, ws, ws64k, kernel, open or openkernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
 
 picture: .venv/dev.stamp chromium  ## Take the README's picture anew

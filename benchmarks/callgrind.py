@@ -1,6 +1,6 @@
 """Our user instructions for a unit of work, and the functions that take them; also on a busy machine.
 
-    python -m benchmarks.callgrind small            # a small answer; or: stream, ws, ws64k, kernel
+    python -m benchmarks.callgrind small            # a small answer; WORKS has the others
     python -m benchmarks.callgrind ws --units 500 --connections 8 --top 40
     make bench-instructions WORK=small
 
@@ -25,6 +25,9 @@ from benchmarks.driver import Driver
 from benchmarks.processes import Child, Failed, child, free_port, program, wait
 from benchmarks.proxies import our_environment
 from benchmarks.world import World, running_world
+
+WORKS: Final = ("small", "stream", "connection", "ws", "ws64k", "kernel", "open", "openkernel")
+"""Names of scenarios (`scenarios`): `stream` is the 64 KiB answer."""
 
 _SLOW_S: Final = 300.0
 
@@ -131,7 +134,7 @@ def measure(work: str, units: int, connections: int, folder: Path) -> tuple[floa
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("work", choices=["small", "stream", "ws", "ws64k", "kernel"])
+    parser.add_argument("work", choices=WORKS)
     parser.add_argument("--units", type=int, default=400, help="how often the work is done in the first run")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--top", type=int, default=25, help="how many functions to print")

@@ -32,6 +32,7 @@ _BATCH: Final = 50
 TARGETS: Final = {
     "small": "/jupyter/1/small",
     "cold": "/jupyter/1/small",
+    "connection": "/jupyter/1/small",
     "stream": "/jupyter/1/stream",
 }
 
@@ -87,11 +88,20 @@ class Crowd:
 class Client(asyncio.Protocol):
     """One connection that does one kind of work again and again."""
 
+    connects_anew = False
+    """Whether each unit of work has a connection of its own."""
+
     def __init__(self, crowd: Crowd) -> None:
         self.crowd = crowd
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is connected
         self.began = 0.0
         self.expects_close = False
+        self._connecting: asyncio.Task[object]
+
+    def connect(self, port: int) -> None:
+        """Connect anew; `connection_made` goes on."""
+        loop = asyncio.get_running_loop()
+        self._connecting = loop.create_task(loop.create_connection(lambda: self, "127.0.0.1", port))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember whom to write to."""
@@ -155,6 +165,41 @@ class Requests(Client):
         if self._left < 0:
             self.crowd.failed("more bytes than announced")
         elif not self._left:
+            self.complete()
+
+    def complete(self) -> None:
+        """Have the whole response."""
+        self.finish()
+
+
+class Reconnecting(Requests):
+    """The same request over and over, each on a connection of its own, which the proxy closes."""
+
+    connects_anew = True
+
+    def __init__(self, crowd: Crowd, target: str, size: int, port: int) -> None:
+        super().__init__(crowd, target, size)
+        self._request = messages.request(target, close=True)
+        self._port = port
+
+    def begin(self) -> None:
+        """Connect; the request follows."""
+        self.expects_close = False
+        self.connect(self._port)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request."""
+        super().connection_made(transport)
+        self.transport.write(self._request)
+
+    def complete(self) -> None:
+        """Wait for the end of the connection."""
+        self.expects_close = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it, when all of it was in order."""
+        super().connection_lost(exc)
+        if self.expects_close:
             self.finish()
 
 
@@ -247,16 +292,16 @@ def requests_of_page() -> Iterator[tuple[bytes, int]]:
 class Opening(WebSocket):
     """A WebSocket for each unit of work: connected, opened, closed by a close frame, gone."""
 
+    connects_anew = True
+
     def __init__(self, crowd: Crowd, target: str, port: int) -> None:
         super().__init__(crowd, target, 0)
         self._port = port
-        self._connecting: asyncio.Task[object]
 
     def begin(self) -> None:
         """Connect; the upgrade follows."""
         self.is_open, self.expects_close, self._seen = False, False, bytearray()
-        loop = asyncio.get_running_loop()
-        self._connecting = loop.create_task(loop.create_connection(lambda: self, "127.0.0.1", self._port))
+        self.connect(self._port)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
@@ -292,10 +337,11 @@ def clients(work: str, crowd: Crowd, connections: int, port: int) -> list[Client
     """Make the clients for a kind of work, one for each connection."""
     numbers = range(connections)
     match work:
-        case "small" | "stream":
-            return [Requests(crowd, TARGETS[work], SMALL if work == "small" else STREAM) for _ in numbers]
-        case "cold":
-            return [Cold(crowd, TARGETS["cold"], SMALL) for _ in numbers]
+        case "small" | "stream" | "cold":
+            kind = Cold if work == "cold" else Requests
+            return [kind(crowd, TARGETS[work], STREAM if work == "stream" else SMALL) for _ in numbers]
+        case "connection":
+            return [Reconnecting(crowd, TARGETS[work], SMALL, port) for _ in numbers]
         case "page":
             requests = requests_of_page()
             return [Page(crowd, requests) for _ in numbers]
@@ -332,7 +378,7 @@ async def _warm_up(crowd: Crowd, everyone: list[Client], port: int) -> dict[str,
     answer: dict[str, object] = {}
     for batch in itertools.batched(everyone, _BATCH):
         for one in batch:
-            if not isinstance(one, Opening):
+            if not one.connects_anew:
                 await loop.create_connection(lambda one=one: one, "127.0.0.1", port)  # type: ignore[misc]
         answer = await obey(f"count {len(batch)}", crowd, batch)
     return answer
