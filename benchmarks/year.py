@@ -12,10 +12,11 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from visa_jupyter_proxy.control.journal import Journal
 
@@ -76,27 +77,36 @@ REPORTS: Final = (
 
 async def fill(journal: Journal, sessions: int) -> None:
     """Make the sessions, in transactions that are not too long for the journal."""
-    async with journal.transaction() as connection:
-        if await connection.scalar(text("SELECT 1 FROM owners WHERE id = 'benchmark'")):
-            return
-        await connection.execute(text(_OWNER))
-    apart = _YEAR_S / sessions
+    if not await journal.transact(_begin):
+        return
     for first in range(0, sessions, _STEP):
-        last = min(first + _STEP, sessions) - 1
-        ids = {
-            f"{end}_id": f"5f0c2a9be1d74c3880a61d2{100000000 + n}"
-            for end, n in (("from", first), ("to", last))
-        }
         if journal.is_shared and first % (20 * _STEP) == _STEP:
-            async with journal.transaction() as connection:
-                # As autovacuum does soon; nobody does so on SQLite.
-                await connection.execute(text("ANALYZE"))
-        async with journal.transaction() as connection:
-            values = {"first": first, "last": last, "begins": float(_BEGINS), "apart": apart}
-            await connection.execute(text(_SESSIONS), values)
-            await connection.execute(text(_CONNECTIONS), ids)
-            for letter, kind in (("'o'", "open"), ("'c'", "close")):
-                await connection.execute(text(_REPORTS.format(letter=letter, kind=kind)), ids)
+            # As autovacuum does soon; nobody does so on SQLite.
+            await journal.transact(lambda connection: _execute(connection, "ANALYZE"))
+        last = min(first + _STEP, sessions) - 1
+        await journal.transact(partial(_fill, first=first, last=last, apart=_YEAR_S / sessions))
+
+
+def _execute(connection: Connection, statement: str, **values: object) -> None:
+    connection.execute(text(statement), values)
+
+
+def _begin(connection: Connection) -> bool:
+    """Enter the owner; False when it is there, and so is the year."""
+    if connection.scalar(text("SELECT 1 FROM owners WHERE id = 'benchmark'")):
+        return False
+    _execute(connection, _OWNER)
+    return True
+
+
+def _fill(connection: Connection, first: int, last: int, apart: float) -> None:
+    _execute(connection, _SESSIONS, first=first, last=last, begins=float(_BEGINS), apart=apart)
+    ids = {
+        f"{end}_id": f"5f0c2a9be1d74c3880a61d2{100000000 + n}" for end, n in (("from", first), ("to", last))
+    }
+    _execute(connection, _CONNECTIONS, **ids)
+    for letter, kind in (("'o'", "open"), ("'c'", "close")):
+        _execute(connection, _REPORTS.format(letter=letter, kind=kind), **ids)
 
 
 def measure(directory: Path, url: str | None) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from os import major, minor
 from pathlib import Path
 from typing import Any, Final
@@ -20,10 +21,11 @@ from typing import Any, Final
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, create_engine, delete, func, select
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import await_only
 
-from support.postgres import PASSWORD, PostgresServer
+from support.postgres import PASSWORD, PostgresServer, outside
 from support.sessions import TOKEN, key, rows
 from support.storage import Storage
 from visa_jupyter_proxy.control.journal import Journal, damage, filesystems
@@ -497,10 +499,16 @@ class TestOwners:
 async def schema_of(storage: Storage, version: str) -> None:
     """Make the tables that an older program would make."""
     storage.directory.mkdir(exist_ok=True)
-    engine = create_async_engine(storage.engine_url)
-    async with engine.begin() as connection:
-        await connection.run_sync(migrate, version)
-    await engine.dispose()
+    if storage.url is None:
+        engine = create_engine(f"sqlite:///{storage.directory / 'journal.sqlite3'}")
+        with engine.begin() as connection:
+            migrate(connection, version)
+        engine.dispose()
+        return
+    fleets = create_async_engine(storage.url)
+    async with fleets.begin() as another:
+        await another.run_sync(migrate, version)
+    await fleets.dispose()
 
 
 OLD_COLUMNS = {
@@ -527,9 +535,9 @@ class TestSchema:
         """What the migrations build is what the code believes to be there."""
 
         async def main() -> list[Any]:
-            async with journal_in(storage, "me") as journal, journal.reading() as connection:
-                return await connection.run_sync(
-                    lambda it: compare_metadata(MigrationContext.configure(it), metadata)
+            async with journal_in(storage, "me") as journal:
+                return await journal.read(
+                    lambda it: list(compare_metadata(MigrationContext.configure(it), metadata))
                 )
 
         assert [] == asyncio.run(main())
@@ -667,14 +675,49 @@ class TestReading:
         """What is written meanwhile does not show, and is written."""
         count = select(func.count()).select_from(metadata.tables["sessions"])
 
+        def look(connection: Connection) -> list[Any]:
+            before = connection.scalar(count)
+            storage.script(
+                "INSERT INTO sessions (id, instance_id, kernel_id, session_id, user_id, opened_at)"
+                " VALUES ('s1', 7, 'k', 's', 'anna', 1000)"
+            )
+            return [before, connection.scalar(count)]
+
+        async def main() -> None:
+            async with journal_in(storage, "me"), journal_in(storage) as reader:
+                assert [0, 0] == await reader.read(look)
+                assert 1 == await reader.read(lambda connection: connection.scalar(count))
+
+        asyncio.run(main())
+
+    def test_a_reader_does_not_wait_for_a_writer(self, storage: Storage) -> None:
+        """Not even to open the journal: whoever has the lock may have it for long."""
+
+        def owners(connection: Connection) -> list[Any]:
+            return list(connection.scalars(select(metadata.tables["owners"].c.id)))
+
+        async def look() -> list[Any]:
+            async with journal_in(storage) as reader:
+                return await reader.read(owners)
+
+        def write(connection: Connection) -> None:
+            connection.execute(delete(metadata.tables["owners"]))
+            assert ["me"] == outside(look())
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as journal:
+                await journal.transact(write)
+
+        asyncio.run(main())
+
+    def test_a_reader_cannot_write(self, storage: Storage) -> None:
+        """Reports change nothing, whatever they execute."""
+
         async def main() -> None:
             async with journal_in(storage, "me") as journal, journal_in(storage) as reader:
-                async with reader.reading() as connection:
-                    assert 0 == await connection.scalar(count)
-                    await journal.write("me", [an_opened(1)])
-                    assert 0 == await connection.scalar(count)
-                async with reader.reading() as connection:
-                    assert 1 == await connection.scalar(count)
+                with pytest.raises(JournalUnavailable):
+                    await reader.read(lambda it: it.execute(delete(metadata.tables["owners"])))
+                assert {} == await journal.beat("me", 1000.0)
 
         asyncio.run(main())
 
@@ -684,8 +727,7 @@ class TestReading:
         async def main() -> None:
             async with journal_in(storage) as journal:
                 with pytest.raises(JournalUnavailable, match=r"there is no journal|no table"):
-                    async with journal.reading():
-                        pass
+                    await journal.read(lambda _: None)
 
         asyncio.run(main())
         assert not storage.directory.exists()
@@ -909,11 +951,13 @@ class TestPostgresFaults:
         """As with SQLite: after a while the write fails, and is tried again."""
         monkeypatch.setitem(postgres_engine._SESSION, "lock_timeout", "200ms")
 
+        async def wait(mine: Journal) -> None:
+            with pytest.raises(JournalUnavailable, match="LockNotAvailable"):
+                await mine.write("me", [an_opened(1)])
+
         async def main() -> None:
             async with journal_in(storage, "me") as mine, journal_in(storage, "you") as theirs:
-                async with theirs.transaction():
-                    with pytest.raises(JournalUnavailable, match="LockNotAvailable"):
-                        await mine.write("me", [an_opened(1)])
+                await theirs.transact(lambda _: await_only(wait(mine)))
                 assert [None] != await mine.write("me", [an_opened(1)])
 
         asyncio.run(main())
@@ -924,16 +968,18 @@ class TestPostgresFaults:
         """Its machine is gone, say: the server takes the lock from it, and nothing of it is kept."""
         monkeypatch.setitem(postgres_engine._SESSION, "idle_in_transaction_session_timeout", "300ms")
 
-        async def stand_still(theirs: Journal, mine: Journal) -> None:
-            async with theirs.transaction() as connection:
-                await connection.execute(delete(metadata.tables["owners"]))
-                while not await is_written(mine, an_opened(1)):
-                    pass
+        async def wait(mine: Journal) -> None:
+            while not await is_written(mine, an_opened(1)):
+                pass
+
+        def stand_still(connection: Connection, mine: Journal) -> None:
+            connection.execute(delete(metadata.tables["owners"]))
+            await_only(wait(mine))
 
         async def main() -> None:
             async with journal_in(storage, "me") as mine, journal_in(storage, "you") as theirs:
                 with pytest.raises(JournalUnavailable):
-                    await stand_still(theirs, mine)
+                    await theirs.transact(partial(stand_still, mine=mine))
 
         asyncio.run(main())
         assert [("me",), ("you",)] == storage.rows("SELECT id FROM owners ORDER BY id")

@@ -46,8 +46,7 @@ class Facility:
 
     async def _make(self) -> None:
         journal = self.storage.journal()
-        async with journal.transaction():
-            pass
+        await journal.transact(lambda _: None)
         await journal.close()
 
     def session(

@@ -123,11 +123,11 @@ class PostgresServer:
 
     def rows(self, url: str, query: str) -> list[tuple[Any, ...]]:
         """Execute one statement on a connection of its own."""
-        return [tuple(row) for row in _outside(_with_connection(url, lambda it: it.fetch(query)))]
+        return [tuple(row) for row in outside(_with_connection(url, lambda it: it.fetch(query)))]
 
     def script(self, url: str, statements: str) -> None:
         """Execute many."""
-        _outside(_with_connection(url, lambda it: it.execute(statements)))
+        outside(_with_connection(url, lambda it: it.execute(statements)))
 
     def _answers(self) -> bool:
         command = [str(self._binaries / "pg_isready"), "-q", "-h", str(self.directory)]
@@ -154,8 +154,8 @@ async def _with_connection(url: str, action: Callable[[asyncpg.Connection], Awai
         await connection.close()
 
 
-def _outside[T](coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a thread with a loop of its own: the caller may have one that runs."""
+def outside[T](coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread with a loop of its own, and wait: the caller may have one that runs."""
     results: list[T] = []
     errors: list[BaseException] = []
 

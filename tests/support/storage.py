@@ -38,11 +38,6 @@ class Storage:
             connection.executescript(statements)
 
     @property
-    def engine_url(self) -> str:
-        """Give what SQLAlchemy needs to know of it; the directory has to be there."""
-        return self.url or f"sqlite+aiosqlite:///{self.directory / 'journal.sqlite3'}"
-
-    @property
     def settings(self) -> dict[str, str]:
         """Give the settings of a proxy whose journal is there."""
         return {"STORAGE_DIR": str(self.directory)} | ({} if self.url is None else {"STORAGE_URL": self.url})

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -115,10 +116,8 @@ class Upkeep:
             await self._take_over(path, left)
 
     async def _take_over(self, path: Path, left: original.Left) -> None:
-        async with self._journal.transaction() as connection:
-            closed = await inherit(
-                connection, left.id, left.keys, node=socket.gethostname(), at=left.at, now=self._wall()
-            )
+        of_3_5 = partial(inherit, owner=left.id, keys=left.keys, at=left.at)
+        closed = await self._journal.transact(partial(of_3_5, node=socket.gethostname(), now=self._wall()))
         # Only now: whoever is killed before finds it again, and the journal knows that it was read.
         kept = await asyncio.to_thread(original.retire, path, "taken-over")
         _log.notice(

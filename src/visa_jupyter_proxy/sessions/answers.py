@@ -2,10 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
+
+from sqlalchemy import Connection
 
 from visa_jupyter_proxy.control import original
 from visa_jupyter_proxy.control.journal import Journal, backup, reading, upkeep
@@ -49,16 +52,15 @@ class Answers:
         after: tuple[float, str] | None = None
         while most is None or most > 0:
             size = _PAGE if most is None else min(_PAGE, most)
-            page = self._runner.run(self._page(wanted, after, size))
+            page = self._read(partial(reading.page, wanted=wanted, after=after, most=size))
             yield from (self._row(row) for row in page)
             if len(page) < size:
                 return
             after = page[-1].opened_at, page[-1].id
             most = None if most is None else most - size
 
-    async def _page(self, wanted: Wanted, after: tuple[float, str] | None, size: int) -> Any:
-        async with self.journal.reading() as connection:
-            return await reading.page(connection, wanted, after, size)
+    def _read[T](self, work: Callable[[Connection], T]) -> T:
+        return self._runner.run(self.journal.read(work))
 
     def _row(self, row: Any) -> Row:
         # What the original has left has an end, and nothing else is known.
@@ -86,19 +88,18 @@ class Answers:
 
     def summary(self, by: Literal["day", "user", "instance"], since: float, until: float) -> list[Row]:
         """Sum the sessions up that began between these."""
-        found = self._runner.run(self._summary(by, since, until))
+        found = self._read(partial(self._summary, by, since, until))
         return [{**row, "duration_s": round(row["seconds"] or 0, 3)} for row in found]
 
-    async def _summary(
-        self, by: Literal["day", "user", "instance"], since: float, until: float
+    def _summary(
+        self, by: Literal["day", "user", "instance"], since: float, until: float, connection: Connection
     ) -> list[dict[str, Any]]:
-        async with self.journal.reading() as connection:
-            if by != "day":
-                return await reading.by(connection, by, since, until, self._now)
-            span = await reading.span(connection, since, until)
-            days = [] if span is None else self._zone.days(*span)
-            within = ((name, max(begins, since), min(ends, until)) for name, begins, ends in days)
-            return await reading.by_day(connection, within, self._now)
+        if by != "day":
+            return reading.by(connection, by, since, until, self._now)
+        span = reading.span(connection, since, until)
+        days = [] if span is None else self._zone.days(*span)
+        within = ((name, max(begins, since), min(ends, until)) for name, begins, ends in days)
+        return reading.by_day(connection, within, self._now)
 
     def prune(self, days: int) -> int:
         """Delete the sessions that were closed that many days ago; say how many."""
@@ -120,8 +121,7 @@ class Answers:
 
     async def _look(self) -> None:
         """See that there is a journal: whoever writes would make one."""
-        async with self.journal.reading():
-            pass
+        await self.journal.read(lambda _: None)
 
     def backup(self, to: Path) -> None:
         """Copy the journal to a new file."""
@@ -137,12 +137,7 @@ class Answers:
 
     def export(self, to: Path | None) -> tuple[Path, int]:
         """Write the file of the original; say where it is, and how many sessions are in it."""
-
-        async def ask() -> list[Any]:
-            async with self.journal.reading() as connection:
-                return list(await reading.believed_open(connection))
-
-        keys = self._runner.run(ask())
+        keys = self._read(reading.believed_open)
         path = original.file_in(self._settings.storage_dir) if to is None else to
         try:
             original.write(path, keys)

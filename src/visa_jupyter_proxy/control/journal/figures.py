@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import BigInteger, bindparam, case, cast, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, Connection, bindparam, case, cast, func, select, update
 
 from visa_jupyter_proxy.control.journal import lists
 from visa_jupyter_proxy.control.journal.schema import COUNTS, connections, sessions
@@ -33,7 +32,7 @@ _sum_up = (
 )
 
 
-async def sum_up(connection: AsyncConnection, touched: Iterable[str]) -> None:
+def sum_up(connection: Connection, touched: Iterable[str]) -> None:
     """Give these sessions the figures of all their connections; those that are closed, their end."""
     for some in lists.parts(touched):
-        await connection.execute(_sum_up, {"values": some})
+        connection.execute(_sum_up, {"values": some})

@@ -7,8 +7,7 @@ any other's, in the order of their keys, and so before a session that opens with
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import insert, or_, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, or_, select, tuple_
 
 from visa_jupyter_proxy.control.journal import lists
 from visa_jupyter_proxy.control.journal.records import ReportState, new_id
@@ -20,8 +19,8 @@ REASON: Final = "left by 3.5"
 _key = (sessions.c.instance_id, sessions.c.kernel_id, sessions.c.session_id)
 
 
-async def inherit(
-    connection: AsyncConnection,
+def inherit(
+    connection: Connection,
     owner: str,
     keys: Collection[NotebookKey],
     *,
@@ -34,19 +33,19 @@ async def inherit(
     Those that live here, or that were closed here later than `at`, are left alone: whoever carried them
     has told VISA, or will. `at` is when it was last known that they were open, `now` is the time.
     """
-    if await connection.scalar(select(owners.c.id).where(owners.c.id == owner)) is not None:
+    if connection.scalar(select(owners.c.id).where(owners.c.id == owner)) is not None:
         return None
     known = set()
     for some in lists.parts((key.instance_id, key.kernel_id, key.session_id) for key in keys):
         newer = or_(sessions.c.closed_at.is_(None), sessions.c.closed_at >= at)
-        rows = await connection.execute(select(*_key).where(tuple_(*_key).in_(some), newer))
+        rows = connection.execute(select(*_key).where(tuple_(*_key).in_(some), newer))
         known |= {NotebookKey(*row) for row in rows}
     closed = {new_id(): key for key in keys if key not in known}
     row = {"pid": 0, "beats": 0, "beat_at": at, "started_at": at, "stopped_at": now}
-    await connection.execute(insert(owners).values(id=owner, node=node, **row))
+    connection.execute(insert(owners).values(id=owner, node=node, **row))
     if closed:
-        await connection.execute(insert(sessions), [_session(*one, at) for one in closed.items()])
-        await connection.execute(insert(reports), [_report(session, owner, now) for session in closed])
+        connection.execute(insert(sessions), [_session(*one, at) for one in closed.items()])
+        connection.execute(insert(reports), [_report(session, owner, now) for session in closed])
     return len(closed)
 
 

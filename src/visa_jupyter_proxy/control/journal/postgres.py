@@ -43,6 +43,13 @@ _SESSION: Final = {
     "jit": "off",
 }
 
+_READING: Final = {
+    "journal_reading": True,
+    "isolation_level": "REPEATABLE READ",
+    "postgresql_readonly": True,
+}
+"""Options of a connection that sees one state of everything, and takes no lock."""
+
 _log = logs.get()
 
 
@@ -57,25 +64,19 @@ class Postgres:
         self.name = self._url.render_as_string(hide_password=True)
         self._engine: AsyncEngine | None = None
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Begin to write, alone; commit at the end. Raises `JournalUnavailable` and `RecordRefused`."""
+    async def transact[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that writes, alone; commit at the end. Raises `JournalUnavailable` and `RecordRefused`."""
         async with self._translated():
             engine = self._engine or await self._open(migrate, _MIGRATION_S)
             async with _begun(engine, _TRANSACTION_S) as connection:
-                yield connection
+                return await connection.run_sync(work)
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Begin to read, without holding anybody up. Raises `JournalUnavailable`, also when there is none."""
+    async def read[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that reads, and hold nobody up. Raises `JournalUnavailable`, also without a journal."""
         async with self._translated():
-            engine = self._engine or await self._open(verify, _TRANSACTION_S)
-            async with engine.connect() as connection:
-                await connection.execution_options(
-                    journal_reading=True, isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-                async with connection.begin():
-                    yield connection
+            engine = self._engine or await self._open(verify, _TRANSACTION_S, **_READING)
+            async with _begun(engine, None, **_READING) as connection:
+                return await connection.run_sync(work)
 
     async def close(self) -> None:
         """Close the connection. A later call opens another."""
@@ -93,7 +94,9 @@ class Postgres:
             await self.close()
             raise JournalUnavailable(_describe(error)) from error
 
-    async def _open(self, prepare: Callable[[Connection], None], seconds: float) -> AsyncEngine:
+    async def _open(
+        self, prepare: Callable[[Connection], None], seconds: float, **options: object
+    ) -> AsyncEngine:
         engine = create_async_engine(
             self._url,
             pool_size=1,
@@ -105,7 +108,7 @@ class Postgres:
         )
         event.listen(engine.sync_engine, "begin", _begin)
         try:
-            async with _begun(engine, seconds) as connection:
+            async with _begun(engine, seconds, **options) as connection:
                 await connection.run_sync(prepare)
         except BaseException:  # also when cancelled: nobody else knows of the engine
             await _dispose(engine)
@@ -115,20 +118,25 @@ class Postgres:
 
 
 @asynccontextmanager
-async def _begun(engine: AsyncEngine, seconds: float) -> AsyncIterator[AsyncConnection]:
+async def _begun(
+    engine: AsyncEngine, seconds: float | None, **options: object
+) -> AsyncIterator[AsyncConnection]:
     """Begin a transaction; after `seconds` its connection is cut, and whatever waits for it fails.
 
     To cancel it instead would mean to tell the server so, and to wait for its answer.
     """
     async with engine.connect() as connection:
+        if options:
+            await connection.execution_options(**options)
         raw = await connection.get_raw_connection()
         driver: asyncpg.Connection = raw.driver_connection
-        cut = asyncio.get_running_loop().call_later(seconds, driver.terminate)
+        cut = None if seconds is None else asyncio.get_running_loop().call_later(seconds, driver.terminate)
         try:
             async with connection.begin():
                 yield connection
         finally:
-            cut.cancel()
+            if cut is not None:
+                cut.cancel()
 
 
 def _begin(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    Connection,
     Select,
     Subquery,
     bindparam,
@@ -27,7 +28,6 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.journal.schema import COUNTS, reports, sessions
@@ -63,9 +63,7 @@ class Wanted:
         return clauses
 
 
-async def page(
-    connection: AsyncConnection, wanted: Wanted, after: tuple[float, str] | None, most: int
-) -> Sequence[Any]:
+def page(connection: Connection, wanted: Wanted, after: tuple[float, str] | None, most: int) -> Sequence[Any]:
     """Give the next `most` rows of `sessions`, the newest first.
 
     `after` is (`opened_at`, `id`) of the last row of the page before.
@@ -76,7 +74,7 @@ async def page(
         # The first condition is what an index understands.
         query = query.where(sessions.c.opened_at <= at, or_(sessions.c.opened_at < at, sessions.c.id < last))
     query = query.order_by(sessions.c.opened_at.desc(), sessions.c.id.desc()).limit(most)
-    return (await connection.execute(query)).all()
+    return connection.execute(query).all()
 
 
 # --- summaries ------------------------------------------------------------------------------------
@@ -104,8 +102,8 @@ _day = select(
 ).where(sessions.c.opened_at >= _since, sessions.c.opened_at < _until, _is_known)
 
 
-async def by_day(
-    connection: AsyncConnection, days: Iterable[tuple[str, float, float]], now: float
+def by_day(
+    connection: Connection, days: Iterable[tuple[str, float, float]], now: float
 ) -> list[dict[str, Any]]:
     """Sum the sessions up that began in each of these days: name, beginning, end. Empty ones are left out.
 
@@ -113,18 +111,18 @@ async def by_day(
     """
     found = []
     for name, since, until in days:
-        row = (await connection.execute(_day, {"since": since, "until": until, "now": now})).one()
+        row = connection.execute(_day, {"since": since, "until": until, "now": now}).one()
         if row.sessions:
             found.append({"day": name, **row._asdict()})
     return found
 
 
-async def span(connection: AsyncConnection, since: float, until: float) -> tuple[float, float] | None:
+def span(connection: Connection, since: float, until: float) -> tuple[float, float] | None:
     """Give the beginnings of the first and the last session that began between these; None without any."""
     within = (sessions.c.opened_at >= since, sessions.c.opened_at < until)
     # Two questions: SQLite answers one for both by reading all.
-    first = await connection.scalar(select(func.min(sessions.c.opened_at)).where(*within))
-    last = await connection.scalar(select(func.max(sessions.c.opened_at)).where(*within))
+    first = connection.scalar(select(func.min(sessions.c.opened_at)).where(*within))
+    last = connection.scalar(select(func.max(sessions.c.opened_at)).where(*within))
     return None if first is None or last is None else (first, last)
 
 
@@ -178,18 +176,16 @@ _summaries: Final[dict[Group, Select[Any]]] = {
 }
 
 
-async def by(
-    connection: AsyncConnection, group: Group, since: float, until: float, now: float
-) -> list[dict[str, Any]]:
+def by(connection: Connection, group: Group, since: float, until: float, now: float) -> list[dict[str, Any]]:
     """Sum up the sessions of each user or instance that began between these, the longest in use first."""
-    rows = await connection.execute(_summaries[group], {"since": since, "until": until, "now": now})
+    rows = connection.execute(_summaries[group], {"since": since, "until": until, "now": now})
     return [row._asdict() for row in rows]
 
 
 # --- the way back -----------------------------------------------------------------------------------
 
 
-async def believed_open(connection: AsyncConnection) -> list[NotebookKey]:
+def believed_open(connection: Connection) -> list[NotebookKey]:
     """Give the sessions that VISA may believe open: they are, or their close has not been delivered."""
     pending = select(reports.c.session).where(
         reports.c.kind == "close", reports.c.state == ReportState.PENDING.value
@@ -201,4 +197,4 @@ async def believed_open(connection: AsyncConnection) -> list[NotebookKey]:
         .distinct()
         .order_by(*key)
     )
-    return [NotebookKey(*row) for row in await connection.execute(query)]
+    return [NotebookKey(*row) for row in connection.execute(query)]

@@ -10,15 +10,16 @@ transaction, and one transaction holds all that has been waiting.
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import damage, filesystems
@@ -34,7 +35,11 @@ _log = logs.get()
 
 
 class Sqlite:
-    """The database of one directory, which is made when it is not there."""
+    """The database of one directory, which is made when it is not there.
+
+    All that touches the disk happens in one thread of its own: a slow disk must not hold up the loop, and
+    a transaction is one piece of work for it, not one for every statement.
+    """
 
     is_shared: Final = False
 
@@ -42,7 +47,9 @@ class Sqlite:
         """Nothing is opened yet. Raises `StorageRefused` for a directory on a network file system."""
         self.path = Path(directory) / FILE
         self.name = str(self.path)
-        self._engine: AsyncEngine | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Connection | None = None
+        self._reading: Connection | None = None
         self._there = _File()
         kind = filesystems.network_type(self.path.parent)
         if kind is not None:
@@ -51,78 +58,110 @@ class Sqlite:
                 "write a local directory, or use PostgreSQL"
             )
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Begin to write, alone; commit at the end. Raises `JournalUnavailable` and `RecordRefused`."""
-        async with self._translated():
-            engine = await self._opened()
-            async with engine.begin() as connection:
-                yield connection
+    async def transact[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that writes, alone; commit at the end. Raises `JournalUnavailable` and `RecordRefused`."""
+        return await self._run(self._transact, work)
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Begin to read, without holding anybody up. Raises `JournalUnavailable`, also when there is none."""
-        async with self._translated():
-            if not await asyncio.to_thread(self.path.exists):
-                raise JournalUnavailable(f"there is no journal at {self.path}")
-            engine = self._engine or await self._open(verify)
-            async with engine.connect() as connection:
-                await connection.execution_options(journal_reading=True)
-                async with connection.begin():
-                    yield connection
+    async def read[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that reads, and hold nobody up. Raises `JournalUnavailable`, also without a journal."""
+        return await self._run(self._read, work)
 
     async def close(self) -> None:
         """Close the file. A later call opens it again."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await _dispose(engine)
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            try:
+                await asyncio.get_running_loop().run_in_executor(thread, self._close)
+            finally:
+                thread.shutdown(wait=False)
 
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
+    async def _run[T](
+        self, step: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]
+    ) -> T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, step, work)
+
+    # --- in the thread ----------------------------------------------------------------------------
+
+    def _transact[T](self, work: Callable[[Connection], T]) -> T:
+        with self._translated():
+            connection = self._opened()
+            with connection.begin():
+                return work(connection)
+
+    def _read[T](self, work: Callable[[Connection], T]) -> T:
+        with self._translated():
+            connection = self._reading or self._open_for_reading()
+            with connection.begin():
+                return work(connection)
+
+    def _close(self) -> None:
+        for connection in (self._writing, self._reading):
+            if connection is not None:
+                _dispose(connection)
+        self._writing = self._reading = None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except (IntegrityError, DataError, OverflowError, UnicodeError) as error:
             raise RecordRefused(type(error).__name__) from error
         except (SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
-            await self.close()
+            self._close()
             if damage.is_damage(error):
-                await asyncio.to_thread(damage.set_aside, self.path)
+                damage.set_aside(self.path)
             # The driver's text names statements and files, never values: those are masked below.
             raise JournalUnavailable(damage.describe(error)) from error
 
-    async def _opened(self) -> AsyncEngine:
-        """Give the engine; open anew when the file is no longer what was opened."""
-        if self._engine is not None:
-            # In a thread, like all that touches the disk: a slow one must not hold up the loop.
-            there = await asyncio.to_thread(_look, self.path)
+    def _opened(self) -> Connection:
+        """Give the connection; open anew when the file is no longer what was opened."""
+        if self._writing is not None:
+            there = _look(self.path)
             if there == self._there or there.is_longer_than(self._there):
                 self._there = there
-                return self._engine
-            await self.close()
+                return self._writing
+            self._close()
             if there.is_shorter_than(self._there):
                 # SQLite would not notice before it reads what is missing.
-                await asyncio.to_thread(damage.set_aside, self.path)
-        await asyncio.to_thread(self.path.parent.mkdir, parents=True, exist_ok=True)
-        return await self._open(migrate)
+                damage.set_aside(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writing = _open(self.path, "rwc", migrate)
+        self._there = _look(self.path)
+        return self._writing
 
-    async def _open(self, prepare: Callable[[Connection], None]) -> AsyncEngine:
-        url = URL.create("sqlite+aiosqlite", database=str(self.path))
-        engine = create_async_engine(url, pool_size=1, max_overflow=0, hide_parameters=True)
-        event.listen(engine.sync_engine, "connect", _prepare)
-        event.listen(engine.sync_engine, "begin", _begin)
-        try:
-            async with engine.begin() as connection:
-                await connection.run_sync(prepare)
-        except BaseException:  # also when cancelled: nobody else knows of the engine
-            await _dispose(engine)
-            raise
-        self._engine, self._there = engine, await asyncio.to_thread(_look, self.path)
-        return engine
+    def _open_for_reading(self) -> Connection:
+        if not self.path.exists():
+            raise JournalUnavailable(f"there is no journal at {self.path}")
+        self._reading = _open(self.path, "rw", verify)
+        return self._reading
 
 
-async def _dispose(engine: AsyncEngine) -> None:
+def _open(path: Path, mode: str, prepare: Callable[[Connection], None]) -> Connection:
+    """Connect. Only a writer ever asks for the lock; a reader cannot make a database either."""
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
+    is_writer = mode == "rwc"
+    event.listen(engine, "connect", _prepare_writer if is_writer else _prepare_reader)
+    event.listen(engine, "begin", _begin_writing if is_writer else _begin)
+    connection = engine.connect()
     try:
-        await engine.dispose()
+        with connection.begin():
+            prepare(connection)
+    except BaseException:  # nobody else knows of it
+        _dispose(connection)
+        raise
+    return connection
+
+
+def _dispose(connection: Connection) -> None:
+    try:
+        connection.close()
+        connection.engine.dispose()
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         _log.debug("closing the journal failed", cause=type(error).__name__)
 
@@ -149,17 +188,27 @@ def _look(path: Path) -> _File:
     return _File(status.st_dev, status.st_ino, status.st_size)
 
 
-def _prepare(connection: Any, _record: object) -> None:
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     # Transactions are begun by `_begin`, not behind our back by the driver.
     connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _prepare_writer(connection: sqlite3.Connection, record: object) -> None:
+    _prepare(connection, record)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _prepare_reader(connection: sqlite3.Connection, record: object) -> None:
+    _prepare(connection, record)
+    connection.execute("PRAGMA query_only=ON")
 
 
 def _begin(connection: Connection) -> None:
-    is_reading = connection.get_execution_options().get("journal_reading", False)
-    connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,12 +1,10 @@
 """`Journal`: what can be asked of the store, each a transaction of its own."""
 
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
-from sqlalchemy import bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BindParameter, Connection, bindparam, insert, select, update
 
 from visa_jupyter_proxy.control.journal import takeover, writing
 from visa_jupyter_proxy.control.journal.errors import OwnerGone
@@ -29,11 +27,11 @@ class Database(Protocol):
     def is_shared(self) -> bool:
         """Whether other nodes write there as well."""
 
-    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Begin to write, alone; raises `RecordRefused`, too."""
+    async def transact[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that writes, alone; raises `RecordRefused`, too."""
 
-    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Begin to read, without holding anybody up."""
+    async def read[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that reads, without holding anybody up."""
 
     async def close(self) -> None:
         """Close what is open."""
@@ -64,16 +62,20 @@ class Journal:
         """Whether other nodes may carry the same sessions, and only the journal knows."""
         return self._database.is_shared
 
-    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Write with statements of one's own, as the only writer; committed at the end."""
-        return self._database.transaction()
+    async def transact[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that writes with statements of its own, as the only writer; committed when it returns.
 
-    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Read with statements of one's own; sees one state of everything, and holds nobody up.
+        Work is plain code that executes its statements one after the other: with SQLite in a thread, with
+        PostgreSQL on the loop. So it touches nothing that others use meanwhile.
+        """
+        return await self._database.transact(work)
+
+    async def read[T](self, work: Callable[[Connection], T]) -> T:
+        """Do work that reads, likewise; it sees one state of everything, and holds nobody up.
 
         Makes no journal: where there is none, or one that lacks something, it raises `JournalUnavailable`.
         """
-        return self._database.reading()
+        return await self._database.read(work)
 
     async def close(self) -> None:
         """Close the database. A later call opens it again."""
@@ -83,25 +85,26 @@ class Journal:
 
     async def register(self, owner: str, node: str, pid: int, at: float) -> None:
         """Add an owner, unless it is there already."""
-        row = {"node": node, "pid": pid, "beats": 0, "beat_at": at, "started_at": at}
-        async with self.transaction() as connection:
-            if await connection.scalar(select(owners.c.id).where(owners.c.id == owner)) is None:
-                await connection.execute(insert(owners).values(id=owner, **row))
+        row = {"id": owner, "node": node, "pid": pid, "beats": 0, "beat_at": at, "started_at": at}
+
+        def work(connection: Connection) -> None:
+            if connection.scalar(select(owners.c.id).where(owners.c.id == owner)) is None:
+                connection.execute(insert(owners), row)
+
+        await self.transact(work)
 
     async def beat(self, owner: str, at: float) -> dict[str, int]:
         """Count `owner`'s heartbeat on; give those of all others that have not stopped.
 
         Raises `OwnerGone`.
         """
-        async with self.transaction() as connection:
-            await _check(connection, owner)
-            await connection.execute(
-                update(owners).where(owners.c.id == owner).values(beats=owners.c.beats + 1, beat_at=at)
-            )
-            others = select(owners.c.id, owners.c.beats).where(
-                owners.c.id != owner, owners.c.stopped_at.is_(None)
-            )
-            return {row.id: row.beats for row in await connection.execute(others)}
+
+        def work(connection: Connection) -> dict[str, int]:
+            _check(connection, owner)
+            connection.execute(_beat, {"owner": owner, "at": at})
+            return {row.id: row.beats for row in connection.execute(_others, {"owner": owner})}
+
+        return await self.transact(work)
 
     async def bury(self, dead: str, beats: int, by: str, at: float) -> int | None:
         """End a dead owner and its connections; None when it was not dead, or buried by another.
@@ -110,38 +113,48 @@ class Journal:
         Sessions that nobody else carries are closed; `adopt` gives what is to be reported of them.
         `by` is who says so, and must be alive itself. Returns how many connections were ended.
         """
-        async with self.transaction() as connection:
-            await _check(connection, by)
-            return await takeover.bury(connection, dead, beats, at)
+
+        def work(connection: Connection) -> int | None:
+            _check(connection, by)
+            return takeover.bury(connection, dead, beats, at)
+
+        return await self.transact(work)
 
     async def left(self, owner: str) -> set[str]:
         """Give the owners that have stopped and whose connections still carry sessions.
 
         Their browsers have a while to come back to another process. Then `clear` them.
         """
-        async with self.transaction() as connection:
-            return set((await connection.scalars(takeover.left(owner))).all())
+        return await self.transact(lambda connection: takeover.left(connection, owner))
 
     async def clear(self, stopped: str, by: str, at: float) -> int:
         """End the connections of an owner that has stopped, as `bury` does; say how many there were."""
-        async with self.transaction() as connection:
-            await _check(connection, by)
-            return await takeover.clear(connection, stopped, at)
+
+        def work(connection: Connection) -> int:
+            _check(connection, by)
+            return takeover.clear(connection, stopped, at)
+
+        return await self.transact(work)
 
     async def adopt(self, owner: str) -> list[Due]:
         """Take over the pending reports of all owners that have stopped, in their order.
 
         Not an open that another living owner can deliver better, for that carries the session.
         """
-        async with self.transaction() as connection:
-            await _check(connection, owner)
-            return await takeover.adopt(connection, owner)
+
+        def work(connection: Connection) -> list[Due]:
+            _check(connection, owner)
+            return takeover.adopt(connection, owner)
+
+        return await self.transact(work)
 
     async def stop(self, owner: str, at: float) -> None:
         """Record that an owner has stopped; what it left pending is for others to adopt."""
-        async with self.transaction() as connection:
-            alive = (owners.c.id == owner, owners.c.stopped_at.is_(None))
-            await connection.execute(update(owners).where(*alive).values(stopped_at=at))
+
+        def work(connection: Connection) -> None:
+            connection.execute(_stop, {"owner": owner, "at": at})
+
+        await self.transact(work)
 
     # --- records --------------------------------------------------------------------------
 
@@ -151,14 +164,16 @@ class Journal:
         Writing again what was written before changes nothing, and is answered as then, except for reports
         that have been settled since. Raises `OwnerGone`.
         """
-        async with self.transaction() as connection:
-            await _check(connection, owner)
-            return await writing.write(connection, owner, records)
+
+        def work(connection: Connection) -> list[Due | None]:
+            _check(connection, owner)
+            return writing.write(connection, owner, records)
+
+        return await self.transact(work)
 
     async def blocked(self, owner: str, reports: Iterable[str]) -> set[str]:
         """Of these reports of `owner`, those that still wait for an earlier one of another owner."""
-        async with self.transaction() as connection:
-            return {*reports} & await takeover.blocked(connection, owner)
+        return {*reports} & await self.transact(lambda connection: takeover.blocked(connection, owner))
 
 
 def _postgres(url: str) -> Database:
@@ -168,10 +183,19 @@ def _postgres(url: str) -> Database:
     return Postgres(url)
 
 
-_stopped_at = select(owners.c.stopped_at).where(owners.c.id == bindparam("owner"))
+# Statements are made once: making one costs more than executing it.
+_owner: BindParameter[Any] = bindparam("owner")
+_stopped_at = select(owners.c.stopped_at).where(owners.c.id == _owner)
+_others = select(owners.c.id, owners.c.beats).where(owners.c.id != _owner, owners.c.stopped_at.is_(None))
+_beat = update(owners).where(owners.c.id == _owner).values(beats=owners.c.beats + 1, beat_at=bindparam("at"))
+_stop = (
+    update(owners)
+    .where(owners.c.id == _owner, owners.c.stopped_at.is_(None))
+    .values(stopped_at=bindparam("at"))
+)
 
 
-async def _check(connection: AsyncConnection, owner: str) -> None:
-    row = (await connection.execute(_stopped_at, {"owner": owner})).one_or_none()
+def _check(connection: Connection, owner: str) -> None:
+    row = connection.execute(_stopped_at, {"owner": owner}).one_or_none()
     if row is None or row.stopped_at is not None:
         raise OwnerGone(declared_dead=row is not None)

@@ -3,8 +3,10 @@
 from typing import Any, Final
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
+    Connection,
     Select,
     and_,
     bindparam,
@@ -16,7 +18,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from visa_jupyter_proxy.control.journal import lists
 from visa_jupyter_proxy.control.journal.figures import sum_up
@@ -29,6 +30,8 @@ OWNER_LOST: Final = "owner lost"
 
 _is_carrying = connections.c.ended_at.is_(None)
 _is_pending = reports.c.state == ReportState.PENDING.value
+# Statements that are executed with every heartbeat are made once.
+_me: BindParameter[Any] = bindparam("me")
 
 _idle = select(sessions).where(
     sessions.c.id.in_(bindparam("values", expanding=True)),
@@ -48,57 +51,56 @@ _reasons = (
 )
 
 
-async def bury(connection: AsyncConnection, dead: str, beats: int, at: float) -> int | None:
+def bury(connection: Connection, dead: str, beats: int, at: float) -> int | None:
     """See `Journal.bury`."""
     # Who counts this row comes first, and is alone: this is the only place that decides.
-    last = await connection.execute(
+    last = connection.execute(
         update(owners)
         .where(owners.c.id == dead, owners.c.beats == beats, owners.c.stopped_at.is_(None))
         .values(stopped_at=at)
     )
     if last.rowcount != 1:
         return None
-    return await _end(connection, dead, owners.c.beat_at, at)
+    return _end(connection, dead, owners.c.beat_at, at)
 
 
-def left(owner: str) -> Select[str]:
+_left = (
+    select(connections.c.owner)
+    .join(owners, owners.c.id == connections.c.owner)
+    .where(_is_carrying, owners.c.stopped_at.is_not(None), owners.c.id != _me)
+    .distinct()
+)
+
+
+def left(connection: Connection, owner: str) -> set[str]:
     """See `Journal.left`."""
-    return (
-        select(connections.c.owner)
-        .join(owners, owners.c.id == connections.c.owner)
-        .where(_is_carrying, owners.c.stopped_at.is_not(None), owners.c.id != owner)
-        .distinct()
-    )
+    return set(connection.scalars(_left, {"me": owner}))
 
 
-async def clear(connection: AsyncConnection, stopped: str, at: float) -> int:
+def clear(connection: Connection, stopped: str, at: float) -> int:
     """See `Journal.clear`."""
-    return await _end(connection, stopped, owners.c.stopped_at, at)
+    return _end(connection, stopped, owners.c.stopped_at, at)
 
 
-async def _end(connection: AsyncConnection, dead: str, last_sign: Column[Any], at: float) -> int:
+def _end(connection: Connection, dead: str, last_sign: Column[Any], at: float) -> int:
     """End its connections and the sessions that nobody else carries; say how many connections there were."""
-    seen = await connection.scalar(
-        select(last_sign).where(owners.c.id == dead, owners.c.stopped_at.is_not(None))
-    )
+    seen = connection.scalar(select(last_sign).where(owners.c.id == dead, owners.c.stopped_at.is_not(None)))
     if seen is None:
         return 0
     of_the_dead = (connections.c.owner == dead, _is_carrying)
-    carried = (await connection.scalars(select(connections.c.session).where(*of_the_dead))).all()
-    await connection.execute(
+    carried = connection.scalars(select(connections.c.session).where(*of_the_dead)).all()
+    connection.execute(
         update(connections)
         .where(*of_the_dead)
         .values(ended_at=_over(seen), reason=func.coalesce(connections.c.reason, OWNER_LOST))
     )
-    idle = await lists.rows(connection, _idle, set(carried))
+    idle = lists.rows(connection, _idle, set(carried))
     if idle:
         # That of the connection that was over last.
-        reasons = dict(map(tuple, await lists.rows(connection, _reasons, [row.id for row in idle])))
-        await connection.execute(
-            _close, [{"session": row.id, "at": at, "why": reasons[row.id]} for row in idle]
-        )
-        await _report(connection, dead, idle, at)
-    await sum_up(connection, set(carried))
+        reasons = dict(map(tuple, lists.rows(connection, _reasons, [row.id for row in idle])))
+        connection.execute(_close, [{"session": row.id, "at": at, "why": reasons[row.id]} for row in idle])
+        _report(connection, dead, idle, at)
+    sum_up(connection, set(carried))
     return len(carried)
 
 
@@ -111,7 +113,7 @@ def _over(seen: float) -> ColumnElement[float]:
     )
 
 
-async def _report(connection: AsyncConnection, dead: str, closed: list[Any], at: float) -> None:
+def _report(connection: Connection, dead: str, closed: list[Any], at: float) -> None:
     """Make closes pending: the dead owner's, like all that it has left, until somebody adopts them."""
     rows = [
         {
@@ -127,69 +129,74 @@ async def _report(connection: AsyncConnection, dead: str, closed: list[Any], at:
         if is_reportable(_key(row))
     ]
     if rows:
-        await connection.execute(insert(reports), rows)
+        connection.execute(insert(reports), rows)
 
 
-async def adopt(connection: AsyncConnection, owner: str) -> list[Due]:
+_stopped = select(owners.c.id).where(owners.c.stopped_at.is_not(None), owners.c.id != _me)
+_alive = select(owners.c.id).where(owners.c.stopped_at.is_(None), owners.c.id != _me)
+_of_its_session = connections.c.session == reports.c.session
+# An open needs a token: whoever carries the session has one.
+_is_left = (
+    _is_pending,
+    reports.c.owner.in_(_stopped),
+    or_(
+        reports.c.kind == "close",
+        ~exists().where(_of_its_session, connections.c.owner.in_(_alive), _is_carrying),
+        exists().where(_of_its_session, connections.c.owner == _me, _is_carrying),
+    ),
+)
+_adoptable = (
+    select(reports.c.id.label("report"), reports.c.kind, reports.c.number, sessions)
+    .join(sessions, sessions.c.id == reports.c.session)
+    .where(*_is_left)
+    .order_by(reports.c.number)
+)
+_adopt = update(reports).where(*_is_left).values(owner=_me)
+
+
+def adopt(connection: Connection, owner: str) -> list[Due]:
     """See `Journal.adopt`."""
-    stopped = select(owners.c.id).where(owners.c.stopped_at.is_not(None), owners.c.id != owner)
-    # An open needs a token: whoever carries the session has one.
-    theirs = exists().where(
-        connections.c.session == reports.c.session,
-        connections.c.owner.in_(
-            select(owners.c.id).where(owners.c.stopped_at.is_(None), owners.c.id != owner)
-        ),
-        _is_carrying,
-    )
-    mine = exists().where(
-        connections.c.session == reports.c.session, connections.c.owner == owner, _is_carrying
-    )
-    left = (_is_pending, reports.c.owner.in_(stopped), or_(reports.c.kind == "close", ~theirs, mine))
-    query = (
-        select(reports.c.id.label("report"), reports.c.kind, reports.c.number, sessions)
-        .join(sessions, sessions.c.id == reports.c.session)
-        .where(*left)
-        .order_by(reports.c.number)
-    )
-    rows = (await connection.execute(query)).all()
+    rows = connection.execute(_adoptable, {"me": owner}).all()
     if not rows:
         return []
-    await connection.execute(update(reports).where(*left).values(owner=owner))
-    waiting = await blocked(connection, owner)
+    connection.execute(_adopt, {"me": owner})
+    waiting = blocked(connection, owner)
     return [
         Due(row.report, row.kind, _key(row), row.number, blocked=row.report in waiting, user=row.user_id)
         for row in rows
     ]
 
 
-async def blocked(connection: AsyncConnection, owner: str) -> set[str]:
-    """Give the pending reports of `owner` that wait for an earlier one of the same key and another owner."""
-    others = select(reports.c.number).where(_is_pending, reports.c.owner != owner).limit(1)
-    if await connection.scalar(others) is None:
-        return set()
+_others = select(reports.c.number).where(_is_pending, reports.c.owner != _me).limit(1)
+
+
+def _waiting() -> Select[str]:
     mine, my_session, earlier = reports.alias("mine"), sessions.alias("my_session"), reports.alias("earlier")
-    query = (
+    same_key = (sessions.c[name] == my_session.c[name] for name in ("instance_id", "kernel_id", "session_id"))
+    return (
         select(mine.c.id)
         .join(my_session, my_session.c.id == mine.c.session)
-        .join(
-            sessions,
-            and_(
-                sessions.c.instance_id == my_session.c.instance_id,
-                sessions.c.kernel_id == my_session.c.kernel_id,
-                sessions.c.session_id == my_session.c.session_id,
-            ),
-        )
+        .join(sessions, and_(*same_key))
         .join(earlier, earlier.c.session == sessions.c.id)
         .where(
-            mine.c.owner == owner,
+            mine.c.owner == _me,
             mine.c.state == ReportState.PENDING.value,
-            earlier.c.owner != owner,
+            earlier.c.owner != _me,
             earlier.c.state == ReportState.PENDING.value,
             earlier.c.number < mine.c.number,
         )
         .distinct()
     )
-    return set((await connection.scalars(query)).all())
+
+
+_blocked = _waiting()
+
+
+def blocked(connection: Connection, owner: str) -> set[str]:
+    """Give the pending reports of `owner` that wait for an earlier one of the same key and another owner."""
+    if connection.scalar(_others, {"me": owner}) is None:
+        return set()
+    return set(connection.scalars(_blocked, {"me": owner}))
 
 
 def _key(session: Any) -> NotebookKey:

@@ -6,10 +6,21 @@ so that a proxy never waits long for its turn.
 """
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam, delete, exists, func, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.journal.schema import connections, reports, sessions
@@ -50,15 +61,18 @@ async def prune(journal: Journal, before: float) -> AsyncGenerator[int]:
 
     Raises `JournalUnavailable`; the steps before that stay done.
     """
-    while True:
-        async with journal.transaction() as connection:
-            gone = (await connection.scalars(_old, {"before": before})).all()
-            for deletion in _deletions if gone else ():
-                await connection.execute(deletion, {"values": gone})
+    gone = _STEP
+    while gone == _STEP:
+        gone = await journal.transact(partial(_prune, before=before))
         if gone:
-            yield len(gone)
-        if len(gone) < _STEP:
-            return
+            yield gone
+
+
+def _prune(connection: Connection, before: float) -> int:
+    gone = connection.scalars(_old, {"before": before}).all()
+    for deletion in _deletions if gone else ():
+        connection.execute(deletion, {"values": gone})
+    return len(gone)
 
 
 _theirs = select(sessions.c.id).where(sessions.c.user_id == bindparam("user"), *_is_settled()).limit(_STEP)
@@ -73,14 +87,16 @@ async def anonymise(journal: Journal, user: str) -> tuple[int, int]:
     counted. Raises `JournalUnavailable`.
     """
     name, done = f"anonymous-{uuid4().hex[:12]}", 0
-    while True:
-        async with journal.transaction() as connection:
-            some = (await connection.scalars(_theirs, {"user": user})).all()
-            if some:
-                await connection.execute(_forget, [_nobody(session, name) for session in some])
-            else:
-                return done, await connection.scalar(_left, {"user": user}) or 0
-        done += len(some)
+    while some := await journal.transact(partial(_anonymise, user=user, name=name)):
+        done += some
+    return done, await journal.read(lambda connection: connection.scalar(_left, {"user": user}) or 0)
+
+
+def _anonymise(connection: Connection, user: str, name: str) -> int:
+    some = connection.scalars(_theirs, {"user": user}).all()
+    if some:
+        connection.execute(_forget, [_nobody(session, name) for session in some])
+    return len(some)
 
 
 _forget = (

@@ -6,8 +6,18 @@ One statement for each kind of row, with many rows: one for each record would co
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Update, bindparam, case, func, insert, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Update,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from visa_jupyter_proxy.control.journal import lists, takeover
 from visa_jupyter_proxy.control.journal.changes import PROGRESS, Changes, Held
@@ -72,14 +82,14 @@ _settle = (
 )
 
 
-async def write(connection: AsyncConnection, owner: str, records: Sequence[Record]) -> list[Due | None]:
+def write(connection: Connection, owner: str, records: Sequence[Record]) -> list[Due | None]:
     """Write all; give for each the report that it has made due, unless that was released already."""
-    changes = Changes(owner, await _load(connection, records))
+    changes = Changes(owner, _load(connection, records))
     due = [changes.add(record) for record in records]
-    await _store(connection, changes)
-    numbered = await lists.rows(connection, _numbers, [report for report in due if report is not None])
+    _store(connection, changes)
+    numbered = lists.rows(connection, _numbers, [report for report in due if report is not None])
     numbers = {row.id: row.number for row in numbered}
-    waiting = await takeover.blocked(connection, owner) if numbers else set()
+    waiting = takeover.blocked(connection, owner) if numbers else set()
     return [
         None
         if report is None or not isinstance(record, Opened | Ended)
@@ -94,22 +104,22 @@ async def write(connection: AsyncConnection, owner: str, records: Sequence[Recor
     ]
 
 
-async def _load(connection: AsyncConnection, records: Sequence[Record]) -> Held:
+def _load(connection: Connection, records: Sequence[Record]) -> Held:
     held = Held()
     named = {record.connection for record in records if not isinstance(record, Settled)}
-    for row in await lists.rows(connection, _held, named):
+    for row in lists.rows(connection, _held, named):
         held.sessions[row.id] = row.session
         if row.ended_at is not None:
             held.over.add(row.id)
     new = [r for r in records if isinstance(r, Opened) and r.connection not in held.sessions]
     keys = {(r.key.instance_id, r.key.kernel_id, r.key.session_id) for r in new}
-    for row in await lists.rows(connection, _open, keys):
+    for row in lists.rows(connection, _open, keys):
         held.open[NotebookKey(row.instance_id, row.kernel_id, row.session_id)] = row.id
-    held.untold = {row.session for row in await lists.rows(connection, _untold, held.open.values())}
+    held.untold = {row.session for row in lists.rows(connection, _untold, held.open.values())}
     carried = {*held.sessions.values(), *held.open.values()}
-    held.carriers = {row.session: row.carriers for row in await lists.rows(connection, _carriers, carried)}
+    held.carriers = {row.session: row.carriers for row in lists.rows(connection, _carriers, carried)}
     again = [r.report for r in records if isinstance(r, Opened | Ended) and r.report and _is_written(r, held)]
-    held.pending = {row.id for row in await lists.rows(connection, _pending, again)}
+    held.pending = {row.id for row in lists.rows(connection, _pending, again)}
     return held
 
 
@@ -117,7 +127,7 @@ def _is_written(record: Opened | Ended, held: Held) -> bool:
     return record.connection in (held.sessions if isinstance(record, Opened) else held.over)
 
 
-async def _store(connection: AsyncConnection, changes: Changes) -> None:
+def _store(connection: Connection, changes: Changes) -> None:
     for statement, rows in (
         (_close, changes.closed),
         (insert(sessions), [*changes.sessions.values()]),
@@ -128,5 +138,5 @@ async def _store(connection: AsyncConnection, changes: Changes) -> None:
         (_settle, changes.settled),
     ):
         if rows:
-            await connection.execute(statement, rows)
-    await sum_up(connection, changes.touched)
+            connection.execute(statement, rows)
+    sum_up(connection, changes.touched)
