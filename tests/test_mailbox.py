@@ -11,6 +11,7 @@ import pytest
 from support.conversation import FILES, JUPYTER
 from visa_jupyter_proxy.mailbox import (
     Drain,
+    EndTunnels,
     Mailbox,
     Message,
     NotebookKey,
@@ -51,6 +52,16 @@ _ALL: list[Message] = [
     Start(settings=_SETTINGS, routes=(JUPYTER, FILES)),
     Ping(number=7),
     Drain(seconds=2.5),
+    EndTunnels(code=1012, reason="service restart"),
+    EndTunnels(
+        user="anna",
+        instance_id=12,
+        notebook=1,
+        not_host="10.0.0.7",
+        code=1008,
+        reason="no access any more",
+        forget_grants=True,
+    ),
     ShowState(),
     Ready(),
     Pong(number=7),

@@ -31,7 +31,8 @@ from visa_jupyter_proxy.worker.records import (
     tunnel_ended,
     tunnel_progressed,
 )
-from visa_jupyter_proxy.worker.tunnel import FollowedSide, Owner, Tunnel
+from visa_jupyter_proxy.worker.sides import FollowedSide
+from visa_jupyter_proxy.worker.tunnel import Owner, Tunnel
 
 
 @pytest.fixture

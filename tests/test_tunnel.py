@@ -3,14 +3,16 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, cast
 
 import pytest
 import uvloop
 
+from visa_jupyter_proxy.worker.farewell import FAREWELL_S
 from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
+from visa_jupyter_proxy.worker.sockets import Timed, reset
+from visa_jupyter_proxy.worker.tunnel import LINGER_S, Origin, Tunnel
+from visa_jupyter_proxy.worker.websocket import close_frame
 
 _PATIENCE_S: Final = 20.0
 
@@ -20,6 +22,8 @@ PING: Final = b"\x89\x00"
 CLOSE: Final = b"\x88\x02\x03\xe8"
 MASKED_TEXT: Final = b"\x81\x85" + b"abcd" + bytes(5)
 MASKED_PING: Final = b"\x89\x80" + b"abcd"
+MASKED_CLOSE: Final = b"\x88\x82" + b"abcd" + b"xx"
+FAREWELL: Final = close_frame(1012, "service restart")
 MASKED_PONG: Final = b"\x8a\x81" + b"abcd" + b"x"
 
 
@@ -284,6 +288,222 @@ class TestSmallestFrames:
             ends.tunnel.up.data_received(PING * 1500)
             ends.tunnel.up.transport.abort()
             await _until(lambda: ends.tunnel.up.lost)
+
+        talk(conversation)
+
+
+def say_farewell(ends: Ends) -> None:
+    """End as a drain does."""
+    ends.tunnel.end(1012, "service restart", ends.worker.time)
+
+
+async def gets(end: "End", data: bytes) -> None:
+    """Assert that this comes next."""
+    assert data == await asyncio.wait_for(end.reader.readexactly(len(data)), _PATIENCE_S)
+
+
+async def gets_at_last(end: "End", data: bytes) -> None:
+    """Assert that this comes, then the end, and no reset."""
+    assert data == await asyncio.wait_for(end.reader.read(-1), _PATIENCE_S)
+
+
+class TestFarewell:
+    """A close frame of ours: between two of the instance's, behind all that was queued, before the end."""
+
+    @pytest.mark.parametrize("notebook", [None, 1])
+    def test_an_idle_tunnel(self, notebook: int | None) -> None:
+        """The browser's answer goes to the instance, which closes: nobody has waited for a deadline."""
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.instance, TEXT)
+            say_farewell(ends)
+            await gets(ends.browser, FAREWELL)
+            await ends.passes(ends.browser, MASKED_TEXT + MASKED_CLOSE)
+            ends.instance.writer.write(CLOSE)
+            ends.instance.writer.close()
+            await gets_at_last(ends.browser, b"")
+            assert ("service restart", None) == (ends.tunnel.ended_for, ends.tunnel.error)
+
+        talk(conversation, notebook=notebook)
+
+    def test_nothing_of_the_instance_follows(self) -> None:
+        """It may not have noticed yet."""
+
+        async def conversation(ends: Ends) -> None:
+            say_farewell(ends)
+            ends.instance.writer.write(TEXT * 1000)
+            await ends.passes(ends.browser, MASKED_CLOSE)
+            ends.instance.writer.write(TEXT * 1000)
+            ends.instance.writer.close()
+            await gets_at_last(ends.browser, FAREWELL)
+            assert 0 == ends.tunnel.up.received
+
+        talk(conversation)
+
+    @pytest.mark.parametrize("cut", range(1, 12))
+    def test_in_the_middle_of_a_frame_its_end_is_waited_for(self, cut: int) -> None:
+        """Its header may not be complete either; what stands behind it is dropped."""
+        frame = b"\x82\x7e\x00\x0a" + bytes(8)
+        rest = frame[cut:] + b"\x00\x00"
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.instance, TEXT + frame[:cut])
+            say_farewell(ends)
+            for place in range(len(rest) - 1):
+                await ends.passes(ends.instance, rest[place : place + 1])
+            ends.instance.writer.write(rest[-1:] + TEXT + CLOSE)
+            await gets(ends.browser, rest[-1:] + FAREWELL)
+            ends.browser.writer.close()
+            await gets_at_last(ends.instance, b"")
+
+        talk(conversation)
+
+    def test_a_frame_that_does_not_end(self) -> None:
+        """After two seconds the connection is closed in the middle of it, without a word."""
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.instance, TEXT[:4])
+            say_farewell(ends)
+            assert ends.worker.time + FAREWELL_S == ends.tunnel.deadline
+            ends.tunnel.expired(ends.tunnel.deadline)
+            await gets_at_last(ends.browser, b"")
+            await gets_at_last(ends.instance, b"")
+
+        talk(conversation)
+
+    def test_what_is_no_websocket_is_closed_at_once(self) -> None:
+        """There will be no boundary: nobody waits for one."""
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.instance, b"SSH-2.0")
+            say_farewell(ends)
+            assert ends.worker.time == ends.tunnel.deadline
+            ends.tunnel.expired(ends.tunnel.deadline)
+            await gets_at_last(ends.browser, b"")
+            await gets_at_last(ends.instance, b"")
+
+        talk(conversation)
+
+    def test_an_instance_that_has_closed_itself_has_the_last_word(self) -> None:
+        """There is one close frame in each direction (RFC 6455 5.5.1)."""
+
+        async def conversation(ends: Ends) -> None:
+            await ends.passes(ends.instance, TEXT + CLOSE)
+            say_farewell(ends)
+            await ends.passes(ends.browser, MASKED_CLOSE)
+            ends.instance.writer.close()
+            await gets_at_last(ends.browser, b"")
+
+        talk(conversation)
+
+    def test_frames_that_have_passed_but_are_not_counted(self) -> None:
+        """Their boundary is known a little later, and it is that one."""
+
+        async def conversation(ends: Ends) -> None:
+            ends.tunnel.up.data_received(PING * 3500 + TEXT[:3])
+            say_farewell(ends)
+            await gets(ends.browser, PING * 3500 + TEXT[:3])
+            ends.instance.writer.write(TEXT[3:] + TEXT)
+            await gets(ends.browser, TEXT[3:] + FAREWELL)
+
+        talk(conversation)
+
+    def test_a_browser_that_takes_its_time_gets_all_of_what_was_queued(self) -> None:
+        """Ten megabytes, then the close frame, then the end; what it sends meanwhile changes nothing."""
+        message = b"\x82\x7f" + (10 * 2**20).to_bytes(8) + bytes(10 * 2**20)
+
+        async def conversation(ends: Ends) -> None:
+            tunnel, browser = ends.tunnel, ends.browser
+            tunnel.up.data_received(message)
+            say_farewell(ends)
+            taken = b""
+            while queued := tunnel.down.transport.get_write_buffer_size():
+                ends.worker.time = tunnel.deadline
+                tunnel.expired(ends.worker.time)
+                browser.writer.write(MASKED_TEXT)
+                # A megabyte in two seconds: ten steps, within the thirty seconds that it may take.
+                while 0 < tunnel.down.transport.get_write_buffer_size() > queued - 2**20:
+                    taken += await asyncio.wait_for(browser.reader.read(2**20), _PATIENCE_S)
+            tunnel.expired(tunnel.deadline)
+            await gets_at_last(browser, (message + FAREWELL)[len(taken) :])
+
+        talk(conversation)
+
+    def test_a_browser_that_takes_nothing_is_reset(self) -> None:
+        """At the second deadline at which nothing has moved."""
+
+        async def conversation(ends: Ends) -> None:
+            ends.tunnel.up.data_received(b"\x82\x7f" + (10 * 2**20).to_bytes(8) + bytes(10 * 2**20))
+            say_farewell(ends)
+            ends.tunnel.expired(1.0 + FAREWELL_S)
+            assert 1.0 + 2 * FAREWELL_S == ends.tunnel.deadline
+            ends.tunnel.expired(1.0 + 2 * FAREWELL_S)
+            with pytest.raises(ConnectionError):
+                await ends.browser.reader.read(-1)
+
+        talk(conversation)
+
+    def test_a_browser_that_does_not_answer(self) -> None:
+        """After two seconds both sides are closed, and what it still sends goes nowhere."""
+
+        async def conversation(ends: Ends) -> None:
+            tunnel = ends.tunnel
+            say_farewell(ends)
+            await gets(ends.browser, FAREWELL)
+            tunnel.expired(tunnel.deadline)
+            await gets_at_last(ends.instance, b"")
+            ends.browser.writer.write(MASKED_TEXT)
+            await gets_at_last(ends.browser, b"")
+            tunnel.expired(tunnel.deadline)
+            await _until(lambda: tunnel.down.lost)
+            assert 0 == tunnel.down.received
+
+        talk(conversation)
+
+    def test_the_first_word_is_the_only_one(self) -> None:
+        """Whoever else wants it to end later."""
+
+        async def conversation(ends: Ends) -> None:
+            say_farewell(ends)
+            deadline = ends.tunnel.deadline
+            ends.tunnel.end(1008, "no access", 1.5)
+            ends.tunnel.drain()
+            assert ("service restart", deadline) == (ends.tunnel.ended_for, ends.tunnel.deadline)
+            ends.instance.writer.close()
+            await gets_at_last(ends.browser, FAREWELL)
+
+        talk(conversation)
+
+    @pytest.mark.parametrize("who", ["browser", "instance"])
+    def test_half_of_it_has_ended_already(self, who: str) -> None:
+        """The other half is closed too, behind what was queued."""
+
+        async def conversation(ends: Ends) -> None:
+            first, second = (
+                (ends.browser, ends.instance) if who == "browser" else (ends.instance, ends.browser)
+            )
+            first.writer.write_eof()
+            await gets_at_last(second, b"")
+            assert 1.0 + LINGER_S == ends.tunnel.deadline
+            say_farewell(ends)
+            await gets_at_last(first, b"")
+            assert "service restart" == ends.tunnel.ended_for
+
+        talk(conversation)
+
+    @pytest.mark.parametrize("who", ["browser", "instance"])
+    def test_a_reset_meanwhile_is_passed_on(self, who: str) -> None:
+        """As at any other time."""
+
+        async def conversation(ends: Ends) -> None:
+            first, second = (
+                (ends.browser, ends.instance) if who == "browser" else (ends.instance, ends.browser)
+            )
+            say_farewell(ends)
+            await gets(ends.browser, FAREWELL)
+            reset(cast("asyncio.Transport", first.writer.transport))
+            with pytest.raises(ConnectionError):
+                await second.reader.read(-1)
 
         talk(conversation)
 

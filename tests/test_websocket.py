@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 
 from support.messages import request, response
 from visa_jupyter_proxy.errors import BadRequest, ProxyError, UpgradeRequired
-from visa_jupyter_proxy.worker.websocket import Frames, accepts_websocket
+from visa_jupyter_proxy.worker.websocket import Frames, accepts_websocket, close_frame
 
 _WEBSOCKET = (
     b"Connection: keep-alive, Upgrade",
@@ -299,6 +299,25 @@ class TestCutAnywhere:
         """Nothing is raised."""
         _same(data, places, masked=masked)
 
+    @given(_streams, st.lists(st.integers(0, 400), max_size=30))
+    def test_a_frame_is_finished_at_its_own_end(
+        self, parts: list[tuple[int, int, bool]], places: list[int]
+    ) -> None:
+        """Of what comes, exactly so much belongs to the frame under way; all of it while there is no end."""
+        data = b"".join(_frame(first, size, masked=not right) for first, size, right in parts)
+        first, *pieces = _cut(data, places)
+        frames = _fed(first)
+        passed = len(first)
+        for piece in pieces:
+            if frames.at_boundary:
+                break
+            taken = frames.finish(piece)
+            assert taken == len(piece) or frames.at_boundary
+            passed += taken
+        assert _read_slowly(data[:passed], masked=False) == _verdict(frames)
+        inner = [at for at in range(len(first) + 1, passed) if _read_slowly(data[:at], masked=False)[1]]
+        assert not inner
+
     @pytest.mark.parametrize("masked", [False, True])
     def test_single_bytes(self, *, masked: bool) -> None:
         """At every byte, what was fed so far is judged as if it had come at once."""
@@ -315,6 +334,22 @@ def _same(data: bytes, places: list[int], *, masked: bool) -> None:
     expected = _read_slowly(data, masked=masked)
     assert expected == _verdict(_fed(data, masked=masked))
     assert expected == _verdict(_fed(*_cut(data, places), masked=masked))
+
+
+class TestCloseFrames:
+    """RFC 6455 5.5.1."""
+
+    @pytest.mark.parametrize("reason", ["", "service restart", "x" * 123, "\u00e4" * 61])
+    def test_others_read_what_was_meant(self, reason: str) -> None:
+        """Code and reason."""
+        frame = close_frame(1012, reason)
+        assert Frame(Opcode.CLOSE, Close(1012, reason).serialize()).serialize(mask=False) == frame
+        assert (False, True, True, 0) == _verdict(_fed(frame))
+
+    def test_a_long_reason_is_cut_between_characters(self) -> None:
+        """125 bytes are all that a control frame may have, and they are UTF-8."""
+        assert close_frame(1008, "x" + "\u00e4" * 61) == close_frame(1008, "x" + "\u00e4" * 100)
+        assert close_frame(1008, "x" * 123) == close_frame(1008, "x" * 1000)
 
 
 class TestAsOthersWriteThem:

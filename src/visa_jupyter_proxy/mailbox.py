@@ -97,6 +97,28 @@ class Drain(_Message, tag="drain"):
     seconds: float
 
 
+class EndTunnels(_Message, kw_only=True, tag="end_tunnels"):
+    """End the tunnels that fit all that is given, with a close frame for the browser (RFC 6455 5.5.1).
+
+    The frame stands between two of the instance's; where that is impossible for two seconds, the connection
+    is closed without. Their ends are told as those of all tunnels.
+    """
+
+    user: str | None = None
+    """As in `TunnelOpened`."""
+    instance_id: int | None = None
+    notebook: int | None = None
+    """The number of `TunnelOpened.tunnel`, of this worker."""
+    not_host: str | None = None
+    """Only those to another address than this one, which is written as `ipaddress` writes it."""
+    code: int
+    """1008, 1012 and the like (RFC 6455 7.4.1)."""
+    reason: str
+    """For the browser (cut to 123 bytes), the log, and `TunnelEnded.reason`."""
+    forget_grants: bool = False
+    """Also ask the API again for who fits: with `notebook`, for the user and the instance of that tunnel."""
+
+
 class ShowState(_Message, tag="show_state"):
     """Write the line of `state` to the log."""
 
@@ -171,7 +193,7 @@ class TunnelEnded(_Traffic, kw_only=True, tag="tunnel_ended"):
     """Unix time."""
 
 
-type Downwards = Start | Ping | Drain | ShowState
+type Downwards = Start | Ping | Drain | EndTunnels | ShowState
 type Upwards = Ready | Pong | TokenAccepted | TunnelOpened | TunnelProgressed | TunnelEnded
 type Message = Downwards | Upwards
 
@@ -180,6 +202,7 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
     Start
     | Ping
     | Drain
+    | EndTunnels
     | ShowState
     | Ready
     | Pong

@@ -17,9 +17,12 @@ from support.client import RawClient, get
 from support.instance import Connection, ok
 from support.proxy import PREFIX, environment
 from support.visa_api import Answer, Hold
+from visa_jupyter_proxy.worker.websocket import close_frame
 
 DOCKERS_PATIENCE_S: Final = 10.0
 """From SIGTERM to SIGKILL (contract section 5)."""
+
+SERVICE_RESTART: Final = close_frame(1012, "service restart")
 
 
 def _serve(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -148,8 +151,9 @@ class TestStop:
         client = place.client(proxy)
         assert client.ask(channel("S")).status == 101
         place.api.wait(lambda: place.sessions() == {"S": True})
-        assert 0 == proxy.stop()
-        assert client.closed()
+        proxy.signal(signal.SIGTERM)
+        assert is_told_to_come_back(client)
+        assert 0 == proxy.exit_status()
         assert {"S": False} == place.sessions()
 
     def test_226_nothing_is_left_of_what_has_ended(self, place: Place) -> None:
@@ -228,7 +232,7 @@ class TestStop:
         assert client.ask(channel("S")).status == 101
         place.api.wait(lambda: place.sessions() == {"S": True})
         os.kill(control, number)
-        assert client.closed()
+        assert is_told_to_come_back(client)
         assert 0 == proxy.exit_status()
         assert {"S": False} == place.sessions()
 
@@ -285,6 +289,13 @@ class TestDeaths:
             assert not any(b'"S0"' in body for body in closes)
         finally:
             again.kill()
+
+
+def is_told_to_come_back(client: RawClient) -> bool:
+    """Close as a browser does when it reads the close frame; whether that was the last word."""
+    told = client.exactly(len(SERVICE_RESTART)) == SERVICE_RESTART
+    client.finish()
+    return told and client.closed()
 
 
 def void(*_: object) -> None:

@@ -13,7 +13,17 @@ from collections.abc import Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.mailbox import Drain, Mailbox, Message, Ping, Pong, Ready, ShowState, Start
+from visa_jupyter_proxy.mailbox import (
+    Drain,
+    EndTunnels,
+    Mailbox,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    ShowState,
+    Start,
+)
 from visa_jupyter_proxy.tally import Tally
 
 PING_S: Final = 1.0
@@ -77,6 +87,11 @@ class WorkerProcess:
         """Ask the worker to finish within `seconds` and exit."""
         if self._mailbox is not None:
             self._mailbox.send(Drain(seconds=seconds))
+
+    def end_tunnels(self, message: EndTunnels) -> None:
+        """Have the worker end tunnels; their ends follow as messages of theirs."""
+        if self._mailbox is not None:
+            self._mailbox.send(message)
 
     def show_state(self) -> None:
         """Ask the worker to write its state to the log."""

@@ -108,6 +108,19 @@ class Authorization:
         if self._grants.get(grant.key) is grant:
             del self._grants[grant.key]
 
+    def forget_all(self, user: str | None, instance_id: int | None, not_host: str | None) -> None:
+        """Ask again for all who fit what is given; `not_host` fits grants of another address.
+
+        A question that is under way is not taken back.
+        """
+        for key, grant in [*self._grants.items()]:
+            if (
+                user in (None, grant.user)
+                and instance_id in (None, grant.instance_id)
+                and (not_host is None or grant.host != not_host)
+            ):
+                del self._grants[key]
+
     def tick(self, now: float) -> None:
         """Forget what is over."""
         for key in [key for key, grant in self._grants.items() if grant.expires <= now]:

@@ -77,7 +77,7 @@ def log_tunnel(access_log: str, tunnel: Tunnel, now: float) -> None:
         instance=came_from.instance_id,
         user=came_from.user,
         status=101,
-        reason=error.error if error is not None else None,
+        reason=error.error if error is not None else tunnel.ended_for,
         detail=str(error) if error is not None else None,
         duration=round(now - came_from.began, 4),
         bytes_up=tunnel.down.received,
@@ -89,7 +89,7 @@ def tunnel_ended(tunnel: Tunnel, number: int, now: float, at: float) -> TunnelEn
     """Make what control is told of the end of a kernel channel; `now` and `at` are the same moment."""
     return TunnelEnded(
         tunnel=number,
-        reason="closed" if tunnel.error is None else tunnel.error.error,
+        reason=tunnel.ended_for or ("closed" if tunnel.error is None else tunnel.error.error),
         at=at,
         bytes_up=tunnel.down.received,
         bytes_down=tunnel.up.received,

@@ -10,15 +10,20 @@ and nothing of the exchange that it comes from.
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol, override
+from typing import Final, NamedTuple, Protocol
 
 from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
-from visa_jupyter_proxy.worker.hangups import NOT_WATCHED, Hangups
+from visa_jupyter_proxy.worker.farewell import Farewell
+from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.sides import FollowedSide, Person, Side
 from visa_jupyter_proxy.worker.sockets import Timed, reset
-from visa_jupyter_proxy.worker.websocket import Frames
+from visa_jupyter_proxy.worker.websocket import Frames, close_frame
 
 LINGER_S: Final = 30.0
 """How long a side may go on after the other has ended: nginx's lingering_time."""
+
+SERVICE_RESTART: Final = 1012
+"""The close code that tells a browser to come back (IANA's registry of RFC 6455 11.7)."""
 
 
 class Origin(NamedTuple):
@@ -59,171 +64,18 @@ class Owner(Protocol):
         """Take note, once: both sides are gone."""
 
 
-class Side(asyncio.Protocol):
-    """One of the two connections."""
-
-    __slots__ = (
-        "_to",
-        "_tunnel",
-        "ended",
-        "full",
-        "lost",
-        "peer",
-        "received",
-        "transport",
-        "was_reset",
-        "watched",
-    )
-
-    peer: "Side"
-
-    def __init__(self, tunnel: "Tunnel", transport: asyncio.Transport, to: asyncio.Transport) -> None:
-        """Send on to `to` what comes from `transport`."""
-        self.transport = transport
-        self.received = 0
-        self.full = False
-        """Whether it takes no more at the moment."""
-        self.ended = False
-        """Whether this side will send no more."""
-        self.lost = False
-        self.was_reset = False
-        self.watched = NOT_WATCHED
-        self._to = to
-        self._tunnel = tunnel
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        self._to.write(data)
-
-    @override
-    def eof_received(self) -> bool:
-        self._watch()
-        self._tunnel.side_ended(self)
-        return True
-
-    @override
-    def pause_writing(self) -> None:
-        self.full = True
-        self.peer.hold()
-
-    @override
-    def resume_writing(self) -> None:
-        self.full = False
-        self.peer.read_on()
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.was_reset = self.was_reset or exc is not None
-        self._tunnel.side_lost(self)
-
-    def hold(self) -> None:
-        """Stop reading: the other side takes no more."""
-        self.transport.pause_reading()
-        self._watch()
-
-    def read_on(self) -> None:
-        """Read again: the other side takes more."""
-        self.transport.resume_reading()
-
-    def hung_up(self) -> None:
-        """Know that the peer has reset while nobody was reading."""
-        if not self.lost:
-            self.was_reset = True
-            self.transport.abort()
-
-    def finish(self) -> None:
-        """Send what is queued, then the end."""
-        if self.lost or self.transport.is_closing():
-            return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()  # TLS cannot be half-closed here
-
-    def _watch(self) -> None:
-        """Be told of a reset although nobody reads. Most tunnels never need it, and begin faster without."""
-        if self.watched == NOT_WATCHED and not self.lost:
-            self.watched = self._tunnel.watch(self)
-
-
-class FollowedSide(Side):
-    """A side whose frames are followed.
-
-    It may send a hundred thousand of them in one piece: they are passed on at once, but not counted so
-    fast that all others had to wait. It is read on when that is done.
-    """
-
-    __slots__ = ("_uncounted", "frames")
-
-    def __init__(
-        self, tunnel: "Tunnel", transport: asyncio.Transport, to: asyncio.Transport, frames: Frames
-    ) -> None:
-        super().__init__(tunnel, transport, to)
-        self.frames = frames
-        self._uncounted = b""
-
-    @property
-    def at_boundary(self) -> bool:
-        """Whether a frame may follow what came from here: it came in full, and did not close."""
-        return self.frames.at_boundary and not (self._uncounted or self.frames.closed)
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        self._to.write(data)
-        rest = self.frames.feed(data)
-        if rest:
-            self._fall_behind(rest)
-
-    @override
-    def read_on(self) -> None:
-        if not self._uncounted:
-            self.transport.resume_reading()
-
-    def _fall_behind(self, rest: bytes) -> None:
-        self._uncounted = rest
-        self.hold()
-        self._tunnel.soon(self._count_on)
-
-    def _count_on(self) -> None:
-        if self.lost:
-            return
-        rest, self._uncounted = self.frames.feed(self._uncounted), b""
-        if rest:
-            self._fall_behind(rest)
-        elif not self.peer.full:
-            self.transport.resume_reading()
-
-
-class Person(FollowedSide):
-    """The browser of a kernel channel: a data message from there is something that somebody did."""
-
-    __slots__ = ()
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        self._to.write(data)
-        frames = self.frames
-        before = frames.messages
-        rest = frames.feed(data)
-        if frames.messages != before:
-            self._tunnel.note_interaction()
-        if rest:
-            self._fall_behind(rest)
-
-
 class Tunnel:
     """What a WebSocket becomes after the instance's 101."""
 
     __slots__ = (
         "_closing",
+        "_farewell",
         "_owner",
         "_seen",
         "_told",
         "deadline",
         "down",
+        "ended_for",
         "error",
         "first_interacted_at",
         "interacted_at",
@@ -240,7 +92,9 @@ class Tunnel:
         """
         self.origin = origin
         self.error: ProxyError | None = None
-        """Why it ended; None for cleanly, or not yet."""
+        """What broke it; None for nothing, or not yet."""
+        self.ended_for: str | None = None
+        """Why we have ended it; None for others have, or not yet."""
         self.first_interacted_at: float | None = None
         """When the first data message came from the browser of a kernel channel, on the loop's clock."""
         self.interacted_at: float | None = None
@@ -256,6 +110,7 @@ class Tunnel:
         self._seen = 0
         self._told = 0
         self._closing = False
+        self._farewell: Farewell | None = None
         self._owner = owner
 
     def start(self, from_client: bytes, from_instance: bytes) -> None:
@@ -270,6 +125,25 @@ class Tunnel:
         for side, early in ((self.down, from_client), (self.up, from_instance)):
             if early:
                 side.data_received(early)
+
+    def end(self, code: int, reason: str, now: float) -> None:
+        """End with a close frame for the browser, between two frames of the instance.
+
+        Without a boundary within `farewell.FAREWELL_S`, or where no frames pass, there is none. `reason` is
+        also what is recorded. Nothing suspends; the end comes later, as that of any tunnel.
+        """
+        if self._farewell is not None:
+            return
+        self.ended_for = reason
+        if self._closing:
+            self.close(None, now)  # one side has ended already: there is nothing to be said between frames
+            return
+        self._closing = True
+        owner = self._owner
+        self._farewell = Farewell(
+            self.down, self.up, close_frame(code, reason), now=owner.now, soon=owner.soon
+        )
+        self.deadline = self._farewell.deadline
 
     def close(self, error: ProxyError | None, now: float) -> None:
         """End both sides after what is queued; at the deadline without it."""
@@ -288,14 +162,18 @@ class Tunnel:
         if not self._closing:
             self.close(None, now)
             return
+        farewell = self._farewell
+        if farewell is not None and (farewell.deadline > now or farewell.expired(now)):
+            self.deadline = farewell.deadline
+            return
         self.deadline = math.inf
         for side in (self.down, self.up):
             if not side.lost:
                 reset(side.transport)
 
     def drain(self) -> None:
-        """End both sides: the worker stops."""
-        self.close(None, self._owner.now())
+        """End: the worker stops, and another one will serve."""
+        self.end(SERVICE_RESTART, "service restart", self._owner.now())
 
     # --- what is known of it ---------------------------------------------------------------
 
@@ -356,7 +234,7 @@ class Tunnel:
             self._owner.tunnel_ended(self)
         elif side.was_reset:
             reset(side.peer.transport)
-        else:
+        elif self._farewell is None or not self._farewell.is_last_word:
             self._end_by(self._owner.now() + LINGER_S)
             side.peer.transport.close()
 

@@ -78,6 +78,16 @@ def switching_protocols(lines: Lines) -> bytes:
 
 # --- frames (RFC 6455 5.2) -----------------------------------------------------------------
 
+_LONGEST_REASON: Final = 123
+"""Bytes, behind the code, of the 125 that a control frame may have (5.5)."""
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Compose a server's close frame (5.5.1); a longer reason than there is room for is cut."""
+    text = reason.encode()[:_LONGEST_REASON].decode(errors="ignore").encode()
+    return b"\x88" + bytes((2 + len(text),)) + code.to_bytes(2) + text
+
+
 _CONTINUES: Final = 0
 _BEGINS: Final = 1
 _WHOLE: Final = 2
@@ -160,8 +170,16 @@ class Frames:
             self.messages += 1  # a small message of its own: two thirds quicker than the loop
             return b""
         if left < 0:
-            return self._complete_header(data)
+            return self.feed(data) if self._complete_header(data) else b""
         return self._follow(data, left)
+
+    def finish(self, data: bytes) -> int:
+        """Follow the frame that is under way, and no further; return how much of `data` belongs to it."""
+        if self._left < 0 and not self._complete_header(data):
+            return len(data)
+        taken = min(self._left, len(data))
+        self._left -= taken
+        return taken
 
     def _follow(self, data: bytes, at: int) -> bytes:
         last, small, begun = len(data) - 1, self._small, 0
@@ -187,16 +205,16 @@ class Frames:
             self._header = data[at:]
         return b""
 
-    def _complete_header(self, data: bytes) -> bytes:
-        """Go on in the middle of a header."""
+    def _complete_header(self, data: bytes) -> bool:
+        """Go on in the middle of a header; False while it is not complete."""
         seen = len(self._header)
         header = self._header + data[: _LONGEST_HEADER - seen]
         size = self._other_frame(header, 0) if len(header) > 1 else 0
         if not size:
             self._header, self._left = header, -len(header)
-            return b""
+            return False
         self._header, self._left = b"", size - seen
-        return self.feed(data)
+        return True
 
     def _other_frame(self, data: bytes, at: int) -> int:
         """Count a frame of any kind and return its size; 0 when its header is not complete."""

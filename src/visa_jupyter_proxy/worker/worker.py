@@ -15,6 +15,7 @@ from typing import Final
 from visa_jupyter_proxy import logs, state
 from visa_jupyter_proxy.mailbox import (
     Drain,
+    EndTunnels,
     Mailbox,
     Message,
     Ping,
@@ -30,6 +31,7 @@ from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.downstream import Downstream
+from visa_jupyter_proxy.worker.ending import end_tunnels
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
@@ -157,6 +159,10 @@ class Worker:
             connection.drain()
         self._look_for_end()
 
+    def end_tunnels(self, message: EndTunnels) -> None:
+        """End those that are meant."""
+        end_tunnels(message, self._connections, self._authorization, self._loop.time())
+
     def counts(self) -> state.WorkerState:
         """Count what is under way."""
         kinds = Counter(map(type, self._connections))
@@ -222,6 +228,8 @@ class _Life:
                 mailbox.send(Pong(number=number))
             case Drain(seconds=seconds):
                 self._end(seconds)
+            case EndTunnels() if self._worker is not None:
+                self._worker.end_tunnels(message)
             case ShowState() if self._worker is not None:
                 state.write(self._worker.counts())
             case _:
