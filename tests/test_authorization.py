@@ -1,13 +1,11 @@
 """Who is asked, how often, and how long an answer counts; the clock and the API are the tests' own."""
 
 import asyncio
-import base64
-import json
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import cast
+from collections.abc import Awaitable
 
 import pytest
 
+from support.grants import REUSE_S, STALE_S, Setting, jwt, run, settled, turns
 from visa_jupyter_proxy.errors import (
     InstanceAddressRefused,
     InstanceNotFound,
@@ -19,113 +17,10 @@ from visa_jupyter_proxy.errors import (
     VisaTimeout,
     VisaUnreachable,
 )
-from visa_jupyter_proxy.visa_api import Instance, VisaApi
 from visa_jupyter_proxy.worker import authorization as module
-from visa_jupyter_proxy.worker.authorization import (
-    MOST_QUESTIONS,
-    MOST_WAITING,
-    MOST_WAITING_OF_A_CLIENT,
-    Authorization,
-)
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
-
-_REUSE_S = 60.0
-
-
-class ScriptedApi:
-    """An API that answers what it is told, when it is told."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, int]] = []
-        self.under_way = 0
-        self.most_under_way = 0
-        self.host: str | None = "10.0.0.12"
-        self.state = "ACTIVE"
-        self.refuses: ProxyError | None = None
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def get_instance(self, token: str, instance_id: int) -> Instance:
-        """Answer when `open` is set."""
-        self.asked.append((token, instance_id))
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        try:
-            await self.open.wait()
-        finally:
-            self.under_way -= 1
-        if self.refuses is not None:
-            raise self.refuses
-        return Instance(id=instance_id, host=self.host, state=self.state, owner="anna", values={})
-
-
-class Setting:
-    """An `Authorization`, its API and its two clocks."""
-
-    def __init__(self, *, patience_s: float = 20.0, reuse_s: float = _REUSE_S) -> None:
-        self.now = 1000.0
-        self.wall_clock = 1_700_000_000.0
-        self.api = ScriptedApi()
-        self.authorization = Authorization(
-            cast("VisaApi", self.api),
-            InstanceNetworks(None),
-            reuse_s=reuse_s,
-            patience_s=patience_s,
-            now=lambda: self.now,
-            wall_clock=lambda: self.wall_clock,
-            accepted=lambda token, user: self.accepted.append((token.text, user)),
-        )
-        self.accepted: list[tuple[str, str]] = []
-
-    async def grant(self, token: str = "token", instance_id: int = 12, client: str = "a") -> Grant:
-        """Ask as a request would."""
-        sent = AccessToken(token)
-        known = self.authorization.known(sent, instance_id)
-        return known or await self.authorization.ask(sent, instance_id, client)
-
-    def ask(self, token: str = "token", instance_id: int = 12, client: str = "a") -> asyncio.Task[Grant]:
-        """Ask in a task of its own."""
-        return asyncio.create_task(self.grant(token, instance_id, client))
-
-    async def refused(self, error: type[ProxyError], token: str = "token") -> None:
-        """Ask, and be refused for this reason."""
-        with pytest.raises(error):
-            await self.grant(token)
-
-    def jwt(self, **claims: object) -> str:
-        """Return a token with these claims; `exp` counts from now."""
-        if isinstance(exp := claims.get("exp"), int | float):
-            claims["exp"] = self.wall_clock + exp
-        return _jwt(json.dumps(claims).encode())
-
-
-def _jwt(payload: bytes) -> str:
-    return f"e30.{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.c2ln"
-
-
-def _run(test: Callable[[Setting], Coroutine[None, None, None]], setting: Setting | None = None) -> None:
-    async def run() -> None:
-        made = setting or Setting()
-        await test(made)
-        await made.authorization.close()
-
-    asyncio.run(run())
-
-
-async def _settled(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until `condition` holds; nothing here waits for time."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never came to that")
-
-
-async def _turns() -> None:
-    """Let everything happen that can happen without an answer."""
-    for _ in range(50):
-        await asyncio.sleep(0)
+from visa_jupyter_proxy.worker.authorization import BRIEF_S
+from visa_jupyter_proxy.worker.grant import Grant
+from visa_jupyter_proxy.worker.turns import MOST_QUESTIONS, MOST_WAITING, MOST_WAITING_OF_A_CLIENT
 
 
 async def _ends(task: Awaitable[Grant]) -> ProxyError | Grant:
@@ -146,7 +41,7 @@ class TestOneQuestion:
             assert {id(await setting.grant())} == {id(grant) for grant in grants}
             assert [("token", 12)] == setting.api.asked
 
-        _run(test)
+        run(test)
 
     def test_132_the_first_asker_may_leave(self) -> None:
         """The question goes on for the others."""
@@ -154,16 +49,16 @@ class TestOneQuestion:
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
             first = setting.ask()
-            await _settled(lambda: bool(setting.api.asked))
+            await settled(lambda: bool(setting.api.asked))
             others = [setting.ask() for _ in range(99)]
-            await _turns()
+            await turns()
             first.cancel()
-            await _settled(first.done)
+            await settled(first.done)
             setting.api.open.set()
             grants = await asyncio.gather(*others)
             assert (1, 1, True) == (len(set(map(id, grants))), len(setting.api.asked), first.cancelled())
 
-        _run(test)
+        run(test)
 
     def test_all_askers_may_leave(self) -> None:
         """The answer still fills the cache: the next attempt finds it (contract section 4)."""
@@ -171,15 +66,15 @@ class TestOneQuestion:
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
             asker = setting.ask()
-            await _settled(lambda: bool(setting.api.asked))
+            await settled(lambda: bool(setting.api.asked))
             asker.cancel()
-            await _settled(asker.done)
+            await settled(asker.done)
             setting.api.open.set()
-            await _settled(lambda: setting.api.under_way == 0)
+            await settled(lambda: setting.api.under_way == 0)
             await setting.grant()
             assert 1 == len(setting.api.asked)
 
-        _run(test)
+        run(test)
 
     def test_a_refusal_that_nobody_waits_for_is_no_noise(self) -> None:
         """No task is left with an exception that nobody has seen: asyncio would say so (an error here)."""
@@ -190,13 +85,13 @@ class TestOneQuestion:
             setting.api.open.clear()
             setting.api.refuses = VisaUnreachable("down")
             asker = setting.ask()
-            await _settled(lambda: bool(setting.api.asked))
+            await settled(lambda: bool(setting.api.asked))
             asker.cancel()
-            await _settled(asker.done)
+            await settled(asker.done)
             setting.api.open.set()
-            await _settled(lambda: setting.api.under_way == 0)
+            await settled(lambda: setting.api.under_way == 0)
 
-        _run(test)
+        run(test)
         assert [] == complaints
 
     def test_134_tokens_and_instances_are_asked_for_apart(self) -> None:
@@ -207,7 +102,7 @@ class TestOneQuestion:
             await asyncio.gather(setting.grant(one), setting.grant(other), setting.grant(one, 13))
             assert sorted([(one, 12), (other, 12), (one, 13)]) == sorted(setting.api.asked)
 
-        _run(test)
+        run(test)
 
     def test_114_claims_never_grant(self) -> None:
         """A forged token with the claims of one that is cached is asked about, and refused."""
@@ -220,7 +115,7 @@ class TestOneQuestion:
             assert (good, good[:-1] + "x") == tuple(token for token, _ in setting.api.asked)
             await setting.grant(good)
 
-        _run(test)
+        run(test)
 
 
 class TestLifetimes:
@@ -232,13 +127,13 @@ class TestLifetimes:
         async def test(setting: Setting) -> None:
             await setting.grant()
             setting.api.refuses = InstanceNotFound("404")
-            setting.now += _REUSE_S - 0.001
+            setting.now += REUSE_S - 0.001
             await setting.grant()
             setting.now += 0.001
             await setting.refused(InstanceNotFound)
             assert 2 == len(setting.api.asked)
 
-        _run(test)
+        run(test)
 
     @pytest.mark.parametrize("refusal", [TokenRejected, InstanceNotFound])
     def test_134_a_refusal_is_remembered_for_two_seconds(self, refusal: type[ProxyError]) -> None:
@@ -254,7 +149,7 @@ class TestLifetimes:
             await setting.grant()
             assert 2 == len(setting.api.asked)
 
-        _run(test)
+        run(test)
 
     @pytest.mark.parametrize("failure", [VisaUnreachable, VisaTimeout, VisaInvalid])
     def test_a_failure_is_not_remembered(self, failure: type[ProxyError]) -> None:
@@ -266,7 +161,7 @@ class TestLifetimes:
             setting.api.refuses = None
             await setting.grant()
 
-        _run(test)
+        run(test)
 
     def test_198_an_instance_without_an_address_is_not_remembered(self) -> None:
         """It may have one the next moment."""
@@ -279,7 +174,7 @@ class TestLifetimes:
             setting.api.host = "10.0.0.13"
             assert "10.0.0.13" == (await setting.grant()).host
 
-        _run(test)
+        run(test)
 
     def test_a_grant_of_an_instance_that_is_not_up_is_brief(self) -> None:
         """Its address is about to change."""
@@ -293,7 +188,7 @@ class TestLifetimes:
             setting.now += 0.001
             assert (await setting.grant()).is_up
 
-        _run(test)
+        run(test)
 
     def test_exp_shortens(self) -> None:
         """A grant never outlives its token."""
@@ -307,7 +202,7 @@ class TestLifetimes:
             await setting.grant(token)
             assert 2 == len(setting.api.asked)
 
-        _run(test)
+        run(test)
 
     def test_exp_shortens_the_brief_ones_too(self) -> None:
         """Whatever the state of the instance."""
@@ -316,15 +211,15 @@ class TestLifetimes:
             setting.api.state = "BUILDING"
             assert setting.now + 1 == (await setting.grant(setting.jwt(exp=1))).expires
 
-        _run(test)
+        run(test)
 
     def test_exp_never_lengthens(self) -> None:
         """It is a claim of the token."""
 
         async def test(setting: Setting) -> None:
-            assert setting.now + _REUSE_S == (await setting.grant(setting.jwt(exp=1e9))).expires
+            assert setting.now + REUSE_S == (await setting.grant(setting.jwt(exp=1e9))).expires
 
-        _run(test)
+        run(test)
 
     @pytest.mark.parametrize("jump", [3600.0, -3600.0])
     def test_234_the_wall_clock_may_jump(self, jump: float) -> None:
@@ -341,7 +236,7 @@ class TestLifetimes:
             await setting.grant(token)
             assert 2 == len(setting.api.asked)
 
-        _run(test)
+        run(test)
 
     def test_234_a_token_that_is_past_exp_by_our_clock_counts_for_ten_seconds(self) -> None:
         """The API has accepted it: then our clock is wrong."""
@@ -350,7 +245,7 @@ class TestLifetimes:
             assert setting.now + 10 == (await setting.grant(setting.jwt(exp=-5))).expires
             assert setting.now + 10 == (await setting.grant(setting.jwt(exp=0))).expires
 
-        _run(test)
+        run(test)
 
     def test_no_lifetime_is_no_cache(self) -> None:
         """`CACHE_REFRESH_TIME_S=0`: every request is asked about, those at the same time together."""
@@ -363,10 +258,7 @@ class TestLifetimes:
                 await setting.grant()
             assert 4 == len(setting.api.asked)
 
-        async def run() -> None:
-            await test(Setting(reuse_s=0))
-
-        asyncio.run(run())
+        run(test, reuse_s=0)
 
     def test_135_what_is_forgotten_is_asked_again(self) -> None:
         """But only that very grant: a newer one stays."""
@@ -380,7 +272,7 @@ class TestLifetimes:
             assert ("10.0.0.13", True) == (new.host, await setting.grant() is new)
             assert 2 == len(setting.api.asked)
 
-        _run(test)
+        run(test)
 
 
 class TestUsers:
@@ -392,7 +284,7 @@ class TestUsers:
         async def test(setting: Setting) -> None:
             assert "anna" == (await setting.grant(setting.jwt(sub="anna"))).user
 
-        _run(test)
+        run(test)
 
     @pytest.mark.parametrize(
         "token",
@@ -402,16 +294,16 @@ class TestUsers:
             "a.b.c.d",
             "..",
             "a.!.c",
-            _jwt(b"[]"),
-            _jwt(b"null"),
-            _jwt(b'{"sub": ""}'),
-            _jwt(b'{"sub": null}'),
-            _jwt(b'{"sub": 7}'),
-            _jwt(b'{"sub": "x", "exp": NaN}'),
-            _jwt(b'{"sub": "x", "exp": "soon"}'),
-            _jwt(b'{"sub": "x", "exp": 1e999}'),
-            _jwt(b'{"sub": "\xff"}'),
-            _jwt(b'{"a": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+            jwt(b"[]"),
+            jwt(b"null"),
+            jwt(b'{"sub": ""}'),
+            jwt(b'{"sub": null}'),
+            jwt(b'{"sub": 7}'),
+            jwt(b'{"sub": "x", "exp": NaN}'),
+            jwt(b'{"sub": "x", "exp": "soon"}'),
+            jwt(b'{"sub": "x", "exp": 1e999}'),
+            jwt(b'{"sub": "\xff"}'),
+            jwt(b'{"a": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
         ],
         ids=lambda token: token[:20],
     )
@@ -420,11 +312,11 @@ class TestUsers:
 
         async def test(setting: Setting) -> None:
             grant = await setting.grant(token)
-            assert (setting.now + _REUSE_S, True) == (grant.expires, grant.user.startswith("token:"))
+            assert (setting.now + REUSE_S, True) == (grant.expires, grant.user.startswith("token:"))
             assert token not in grant.user
             assert grant.user != (await setting.grant("another")).user
 
-        _run(test)
+        run(test)
 
     def test_what_the_api_accepts_is_told(self) -> None:
         """With its user, also when the instance has no address yet; what it refuses is not."""
@@ -437,15 +329,15 @@ class TestUsers:
             await setting.refused(InstanceNotReady, token)
             assert [(token, "anna")] == setting.accepted
 
-        _run(test)
+        run(test)
 
     def test_129_the_last_of_two_equal_claims_counts(self) -> None:
         """As usual in JSON; neither grants anything."""
 
         async def test(setting: Setting) -> None:
-            assert "b" == (await setting.grant(_jwt(b'{"sub": "a", "sub": "b"}'))).user
+            assert "b" == (await setting.grant(jwt(b'{"sub": "a", "sub": "b"}'))).user
 
-        _run(test)
+        run(test)
 
 
 class TestBounds:
@@ -459,12 +351,12 @@ class TestBounds:
             setting.api.refuses = InstanceNotFound("404")
             await setting.refused(InstanceNotFound, "other")
             sizes = []
-            for passed in (0.0, 2.0, _REUSE_S):
+            for passed in (0.0, 2.0, REUSE_S + STALE_S):
                 setting.authorization.tick(setting.now + passed)
                 sizes.append((len(setting.authorization._grants), len(setting.authorization._refusals)))
             assert [(1, 1), (1, 0), (0, 0)] == sizes
 
-        _run(test)
+        run(test)
 
     def test_the_oldest_makes_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """For grants and refusals each."""
@@ -483,7 +375,7 @@ class TestBounds:
                 await setting.refused(TokenRejected, f"x{number}")
             assert (3, 3) == (len(setting.authorization._grants), len(setting.authorization._refusals))
 
-        _run(test)
+        run(test)
 
     def test_246_four_questions_for_each_client_and_twenty_in_all(self) -> None:
         """The others wait for their turn, and all get one."""
@@ -495,16 +387,16 @@ class TestBounds:
                 for client in "abcdefgh"
                 for number in range(9)
             ]
-            await _turns()
+            await turns()
             asked = [token[0] for token, _ in setting.api.asked]
             assert 20 == setting.api.under_way
             assert {4} == {asked.count(client) for client in set(asked)}
             setting.api.open.set()
             await asyncio.gather(*tasks)
             assert (72, 20) == (len(setting.api.asked), setting.api.most_under_way)
-            assert {} == setting.authorization._turns._clients
+            assert {} == setting.questions._turns._clients
 
-        _run(test)
+        run(test)
 
     def test_246_one_client_does_not_stand_in_the_way_of_another(self) -> None:
         """Nor of those who are known already (138)."""
@@ -513,16 +405,16 @@ class TestBounds:
             await setting.grant("known")
             setting.api.open.clear()
             forged = [setting.ask(f"forged{number}", client="evil") for number in range(200)]
-            await _turns()
+            await turns()
             other = setting.ask("other", client="good")
-            await _turns()
+            await turns()
             await setting.grant("known")
             assert ("other", 12) in setting.api.asked
             assert 5 == setting.api.under_way
             setting.api.open.set()
             await asyncio.gather(other, *forged)
 
-        _run(test)
+        run(test)
 
     def test_246_who_waits_too_long_is_told_so(self) -> None:
         """503; what is under way goes on, and the places are all there again afterwards."""
@@ -532,21 +424,18 @@ class TestBounds:
             tasks = [setting.ask(f"t{number}") for number in range(9)]
             ended = [asyncio.create_task(_ends(task)) for task in tasks]
             # With no patience at all, whoever has to wait is refused.
-            await _settled(lambda: sum(task.done() for task in ended) == 5)
+            await settled(lambda: sum(task.done() for task in ended) == 5)
             setting.api.open.set()
             results = await asyncio.gather(*ended)
             assert 5 == sum(isinstance(result, VisaBusy) for result in results)
             assert 4 == sum(isinstance(result, Grant) for result in results)
             setting.api.open.clear()
             again = [setting.ask(f"u{number}") for number in range(4)]
-            await _settled(lambda: setting.api.under_way == 4)
+            await settled(lambda: setting.api.under_way == 4)
             setting.api.open.set()
             await asyncio.gather(*again)
 
-        async def run() -> None:
-            await test(Setting(patience_s=0.0))
-
-        asyncio.run(run())
+        run(test, patience_s=0.0)
 
     def test_246_who_has_a_place_of_its_client_and_none_of_all_gives_it_back(self) -> None:
         """Both kinds of place are free again afterwards."""
@@ -556,7 +445,7 @@ class TestBounds:
             first = [
                 setting.ask(f"{client}{number}", client=client) for client in "abcde" for number in range(4)
             ]
-            await _settled(lambda: setting.api.under_way == 20)
+            await settled(lambda: setting.api.under_way == 20)
             for number in range(5):
                 with pytest.raises(VisaBusy):
                     await setting.grant(f"f{number}", client="f")
@@ -564,15 +453,12 @@ class TestBounds:
             await asyncio.gather(*first)
             setting.api.open.clear()
             second = [setting.ask(f"g{number}", client="f") for number in range(4)]
-            await _settled(lambda: setting.api.under_way == 4)
+            await settled(lambda: setting.api.under_way == 4)
             setting.api.open.set()
             await asyncio.gather(*second)
-            assert {} == setting.authorization._turns._clients
+            assert {} == setting.questions._turns._clients
 
-        async def run() -> None:
-            await test(Setting(patience_s=0.0))
-
-        asyncio.run(run())
+        run(test, patience_s=0.0)
 
     def test_246_the_queue_has_an_end(self) -> None:
         """Beyond it the answer comes at once."""
@@ -581,12 +467,12 @@ class TestBounds:
             setting.api.open.clear()
             count = MOST_QUESTIONS + MOST_WAITING
             waiting = [setting.ask(f"t{number}", client=f"{number % 10}") for number in range(count)]
-            await _settled(lambda: setting.authorization._turns._waiting == MOST_WAITING)
+            await settled(lambda: setting.questions._turns._waiting == MOST_WAITING)
             await setting.refused(VisaBusy, "one more")
             setting.api.open.set()
             await asyncio.gather(*waiting)
 
-        _run(test)
+        run(test)
 
     def test_246_a_clients_part_of_the_queue_has_an_end(self) -> None:
         """Beyond it this client is answered at once; another one is asked for."""
@@ -594,14 +480,14 @@ class TestBounds:
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
             waiting = [setting.ask(f"t{number}") for number in range(MOST_WAITING_OF_A_CLIENT)]
-            await _settled(lambda: len(setting.authorization._questions) == MOST_WAITING_OF_A_CLIENT)
+            await settled(lambda: len(setting.authorization._under_way) == MOST_WAITING_OF_A_CLIENT)
             await setting.refused(VisaBusy, "one more")
             waiting.append(setting.ask("of another", client="b"))
-            await _settled(lambda: setting.api.under_way == 5)
+            await settled(lambda: setting.api.under_way == 5)
             setting.api.open.set()
             await asyncio.gather(*waiting)
 
-        _run(test)
+        run(test)
 
     def test_closing_gives_up_what_is_under_way(self) -> None:
         """Whoever waits is told by cancellation, and nothing is left."""
@@ -609,14 +495,214 @@ class TestBounds:
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
             tasks = [setting.ask(f"t{number}") for number in range(9)]
-            await _settled(lambda: setting.api.under_way == 4)
+            await settled(lambda: setting.api.under_way == 4)
             await setting.authorization.close()
             await asyncio.gather(*tasks, return_exceptions=True)
             assert all(task.cancelled() for task in tasks)
             assert (0, {}, {}) == (
                 setting.api.under_way,
-                setting.authorization._questions,
-                setting.authorization._turns._clients,
+                setting.authorization._under_way,
+                setting.questions._turns._clients,
             )
 
-        _run(test)
+        run(test)
+
+
+class TestWhileTheApiIsAway:
+    """Case 137: the last grant goes on, and nobody who has one waits twice."""
+
+    @pytest.mark.parametrize("failure", [VisaUnreachable, VisaTimeout, VisaInvalid])
+    def test_137_the_last_grant_goes_on(self, failure: type[ProxyError]) -> None:
+        """For so long, and not a moment longer; then the failure is told."""
+
+        async def test(setting: Setting) -> None:
+            granted = await setting.grant()
+            setting.api.refuses = failure("down")
+            setting.now += REUSE_S
+            end = setting.now + STALE_S
+            while setting.now < end:
+                assert granted is await setting.grant()
+                await turns()
+                setting.now += 1.0
+            await setting.refused(failure)
+
+        run(test)
+
+    def test_137_only_for_that_token_and_instance(self) -> None:
+        """Nobody else has been granted anything."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant("token", 12)
+            setting.api.refuses = VisaUnreachable("down")
+            setting.now += REUSE_S
+            await setting.refused(VisaUnreachable, "other")
+            with pytest.raises(VisaUnreachable):
+                await setting.grant("token", 13)
+            await setting.grant("token", 12)
+
+        run(test)
+
+    @pytest.mark.parametrize("refusal", [TokenRejected, InstanceNotFound])
+    def test_137_never_after_a_refusal(self, refusal: type[ProxyError]) -> None:
+        """Whatever was granted before it."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant()
+            setting.now += REUSE_S
+            setting.api.refuses = refusal("no")
+            await setting.refused(refusal)
+            setting.now += BRIEF_S
+            setting.api.refuses = VisaUnreachable("down")
+            await setting.refused(VisaUnreachable)
+
+        run(test)
+
+    def test_137_a_token_that_was_rejected_goes_on_nowhere(self) -> None:
+        """Until the API has accepted it again: a 401 is about the token, not about the instance."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant("token", 12)
+            setting.api.refuses = TokenRejected("401")
+            with pytest.raises(TokenRejected):
+                await setting.grant("token", 13)
+            setting.now += REUSE_S
+            setting.api.refuses = VisaUnreachable("down")
+            await setting.refused(VisaUnreachable)
+            setting.api.refuses = None
+            await setting.grant("token", 13)
+            setting.api.refuses = VisaUnreachable("down")
+            assert 12 == (await setting.grant("token", 12)).instance_id
+
+        run(test)
+
+    def test_137_never_past_exp(self) -> None:
+        """Nor at all when the API has accepted a token that is past it by our clock."""
+
+        async def test(setting: Setting) -> None:
+            token, late = setting.jwt(exp=90), setting.jwt(exp=-1)
+            await setting.grant(token)
+            await setting.grant(late)
+            setting.api.refuses = VisaUnreachable("down")
+            setting.now += 10
+            await setting.refused(VisaUnreachable, late)
+            setting.now += 79.9
+            await setting.grant(token)
+            await turns()
+            setting.now += 0.1
+            await setting.refused(VisaUnreachable, token)
+
+        run(test)
+
+    def test_137_zero_is_off(self) -> None:
+        """`CACHE_STALE_IF_ERROR_S=0`."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant()
+            setting.api.refuses = VisaUnreachable("down")
+            setting.now += REUSE_S
+            await setting.refused(VisaUnreachable)
+
+        run(test, stale_s=0)
+
+    def test_137_an_address_that_does_not_answer_is_not_used_again(self) -> None:
+        """A failed connect drops the grant, whatever the API does (case 135)."""
+
+        async def test(setting: Setting) -> None:
+            grant = await setting.grant()
+            setting.api.refuses = VisaUnreachable("down")
+            setting.authorization.forget(grant)
+            await setting.refused(VisaUnreachable)
+
+        run(test)
+
+    def test_137_without_a_cache_too(self) -> None:
+        """`CACHE_REFRESH_TIME_S=0` asks every time; what was granted last goes on all the same."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant()
+            setting.api.refuses = VisaUnreachable("down")
+            await setting.grant()
+            setting.now += STALE_S
+            await setting.refused(VisaUnreachable)
+
+        run(test, reuse_s=0)
+
+    def test_one_waits_for_the_first_question_and_for_no_other(self) -> None:
+        """The API is asked behind the user's back, one question at a time, and its answer counts."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant()
+            setting.now += REUSE_S
+            setting.api.open.clear()
+            first = setting.ask()
+            await settled(lambda: setting.api.under_way == 1)
+            setting.api.refuses = VisaTimeout("slow")
+            setting.api.open.set()
+            grant = await first
+            setting.api.open.clear()
+            for _ in range(3):
+                setting.now += module.STALE_S
+                assert grant is await setting.grant()
+                await settled(lambda: setting.api.under_way == 1)
+            assert 3 == len(setting.api.asked)
+            setting.api.refuses = InstanceNotFound("404")
+            setting.api.open.set()
+            await settled(lambda: setting.api.under_way == 0)
+            await turns()
+            await setting.refused(InstanceNotFound)
+
+        run(test)
+
+    def test_who_has_a_grant_does_not_wait_while_the_api_is_known_to_be_down(self) -> None:
+        """Others have found out."""
+
+        async def test(setting: Setting) -> None:
+            grant = await setting.grant()
+            setting.api.refuses = VisaUnreachable("down")
+            for number in range(5):
+                await setting.refused(VisaUnreachable, f"stranger{number}")
+            setting.now += REUSE_S
+            setting.api.open.clear()  # whoever asked would wait for ever
+            assert grant is await setting.grant()
+            assert setting.questions.is_api_down
+            setting.api.open.set()
+            await turns()
+
+        run(test)
+
+    def test_busy_alone_prolongs_nothing(self) -> None:
+        """Whoever has lost an instance could keep us busy; while the API fails, busy is a failure too."""
+
+        async def test(setting: Setting) -> None:
+            grant = await setting.grant()
+            setting.now += REUSE_S
+            setting.api.open.clear()
+            busy = [asyncio.create_task(_ends(setting.ask(f"t{number}"))) for number in range(4)]
+            await settled(lambda: setting.api.under_way == 4)
+            await setting.refused(VisaBusy)
+            setting.api.refuses = VisaTimeout("slow")
+            setting.api.open.set()
+            await asyncio.gather(*busy)
+            setting.api.open.clear()
+            busy = [asyncio.create_task(_ends(setting.ask(f"t{number}"))) for number in range(4)]
+            await settled(lambda: setting.api.under_way == 4)
+            assert grant is await setting.grant()
+            setting.api.open.set()
+            await asyncio.gather(*busy)
+
+        run(test, patience_s=0.0)
+
+    def test_those_who_failed_together_do_not_ask_together(self) -> None:
+        """A grant goes on for half of five seconds to all of it, by chance."""
+
+        async def test(setting: Setting) -> None:
+            setting.authorization._jitter = iter([0.0, 0.5, 1.0]).__next__
+            tokens = [f"t{number}" for number in range(3)]
+            for token in tokens:
+                await setting.grant(token)
+            setting.now += REUSE_S
+            setting.api.refuses = VisaUnreachable("down")
+            grants = [await setting.grant(token) for token in tokens]
+            assert [5.0, 3.75, 2.5] == [grant.expires - setting.now for grant in grants]
+
+        run(test)

@@ -21,6 +21,7 @@ from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.questions import Questions
 from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.splice import Splices
 
@@ -30,6 +31,7 @@ _SETTINGS = WorkerSettings(
     api_ca_file=None,
     api_timeout_s=10.0,
     cache_refresh_time_s=60.0,
+    cache_stale_if_error_s=120.0,
     instance_networks=None,
     trusted_proxies=(),
     server_names=(),
@@ -62,7 +64,11 @@ class Client:
             loop, self.connections, self.hangups, self.splices, connect_timeout_s=5, response_timeout_s=300
         )
         authorization = Authorization(
-            self.api, InstanceNetworks(None), reuse_s=60, patience_s=10, now=lambda: self.now
+            Questions(self.api, patience_s=10, now=lambda: self.now),
+            InstanceNetworks(None),
+            reuse_s=60,
+            stale_s=120,
+            now=lambda: self.now,
         )
         admission = Admission(100, 0, pause=lambda: None, resume=lambda: None)
         self.proxy = Proxy(

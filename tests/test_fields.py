@@ -169,7 +169,7 @@ class TestSetHeaders:
     def test_a_value_that_cannot_stand_in_a_field_is_none(self, value: str) -> None:
         """The API's answers are distrusted, too; the value is not shown."""
         instance = Instance(id=12, host="10.0.0.12", state="ACTIVE", owner=None, values={"computeId": value})
-        grant = Grant((b"", 12), instance, "10.0.0.12", "anna", 60.0)
+        grant = Grant((b"", 12), instance, "10.0.0.12", "anna", expires=60.0, usable_until=60.0)
         with pytest.raises(InstanceNotReady) as caught:
             _sent(request(line=b"GET /visafs/12/a HTTP/1.1"), _files(("x", "{computeId}")), grant)
         assert "the API gave no usable value for {computeId}" == str(caught.value)

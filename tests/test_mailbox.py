@@ -32,6 +32,7 @@ _SETTINGS = WorkerSettings(
     api_ca_file=None,
     api_timeout_s=10.0,
     cache_refresh_time_s=60.0,
+    cache_stale_if_error_s=120.0,
     instance_networks=("127.0.0.0/8",),
     trusted_proxies=(),
     server_names=("visa.test",),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.sessions import TOKEN, Clock, key
 from support.visa_api import Answer, Hold, VisaApiServer
-from visa_jupyter_proxy.control.circuit import PER_SECOND, Circuit, Pace
+from visa_jupyter_proxy.circuit import PER_SECOND, Circuit, Pace
 from visa_jupyter_proxy.control.journal.records import Kind, ReportState
 from visa_jupyter_proxy.control.outbox import Outbox, Report
 from visa_jupyter_proxy.control.reports import Delivery
@@ -226,14 +226,14 @@ class TestOutbox:
 class TestCircuit:
     """Whether the API is asked at all."""
 
-    def fail(self, circuit: Circuit, sessions: int, now: float = 0.0) -> None:
+    def fail(self, circuit: Circuit[NotebookKey], sessions: int, now: float = 0.0) -> None:
         """Have the reports of so many sessions fail, one after the other."""
         for number in range(sessions):
             circuit.failed(key(number), now, probe=circuit.begins())
 
     def test_it_opens_when_the_reports_of_several_sessions_fail(self) -> None:
         """Five without a success between; then nothing passes."""
-        circuit = Circuit(lambda: 1.0)
+        circuit = Circuit[NotebookKey](lambda: 1.0)
         self.fail(circuit, 4)
         circuit.worked()
         self.fail(circuit, 4)
@@ -243,14 +243,14 @@ class TestCircuit:
 
     def test_one_session_whose_reports_always_fail_holds_up_no_other(self) -> None:
         """Whatever is wrong with it."""
-        circuit = Circuit(lambda: 1.0)
+        circuit = Circuit[NotebookKey](lambda: 1.0)
         for _ in range(100):
             circuit.failed(key(1), 0.0, probe=False)
         assert circuit.allows(0.0) is None
 
     def test_one_probe_at_a_time_less_and_less_often(self) -> None:
         """Exponential with full jitter, up to a minute; what began before it opened says nothing new."""
-        circuit, now, delays = Circuit(lambda: 1.0), 0.0, []
+        circuit, now, delays = Circuit[NotebookKey](lambda: 1.0), 0.0, []
         self.fail(circuit, 5)
         for _ in range(8):
             at = circuit.next_at()
@@ -268,7 +268,7 @@ class TestCircuit:
 
     def test_a_probe_that_works_closes_it(self) -> None:
         """And one that is broken off is followed by another."""
-        circuit = Circuit(lambda: 0.0)
+        circuit = Circuit[NotebookKey](lambda: 0.0)
         self.fail(circuit, 5)
         assert 0 == circuit.allows(0.0)
         circuit.hurry()

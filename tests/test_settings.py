@@ -412,6 +412,7 @@ class TestDerived:
             "api_ca_file": str(tmp_path / "ca.pem"),
             "api_timeout_s": 1.0,
             "cache_refresh_time_s": 2.0,
+            "cache_stale_if_error_s": 2.5,
             "instance_networks": ("10.0.0.0/8",),
             "trusted_proxies": ("10.1.0.0/16",),
             "server_names": ("a.org",),

@@ -7,8 +7,8 @@
   route, token, authorise, connect, forward.
 - They talk over the `mailbox`, in small typed messages; a worker never waits for control on the way
   of a request.
-- `errors`, `routes`, `logs`, `state`, `visa_api`, `mailbox` and `settings` are the ground floor: values and
-  rules that both wings stand on.
+- `errors`, `routes`, `logs`, `state`, `circuit`, `visa_api`, `mailbox` and `settings` are the ground floor:
+  values and rules that both wings stand on.
 
 Imports point down only; `pyproject.toml` has the contracts.
 """

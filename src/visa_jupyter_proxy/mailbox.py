@@ -26,6 +26,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     api_ca_file: str | None
     api_timeout_s: float
     cache_refresh_time_s: float
+    cache_stale_if_error_s: float
     instance_networks: tuple[str, ...] | None
     """Networks in CIDR form an instance may be in; None is the default of `authorization`."""
     trusted_proxies: tuple[str, ...]

@@ -73,7 +73,7 @@ def message(*lines: str | bytes) -> bytes:
 def granted(instance_id: int = 7, *, host: str = "10.0.0.7", state: str = "ACTIVE", **values: str) -> Grant:
     """Return a grant of an instance."""
     instance = Instance(id=instance_id, host=host, state=state, owner="anna", values=values)
-    return Grant((b"digest", instance_id), instance, host, "anna", expires=60.0)
+    return Grant((b"digest", instance_id), instance, host, "anna", expires=60.0, usable_until=60.0)
 
 
 class Wire(asyncio.Transport):

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, override
 
-from visa_jupyter_proxy.control.circuit import back_off
+from visa_jupyter_proxy.circuit import back_off
 from visa_jupyter_proxy.control.journal.records import Due, Kind
 from visa_jupyter_proxy.mailbox import NotebookKey
 

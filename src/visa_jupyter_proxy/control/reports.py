@@ -22,11 +22,12 @@ from collections.abc import Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.control.circuit import Circuit, Pace
+from visa_jupyter_proxy.circuit import Circuit, Pace
 from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.outbox import Outbox, Report
 from visa_jupyter_proxy.control.tokens import PATIENCE_S, Tokens
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
+from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
 
 _QUIET_S: Final = 60.0
@@ -60,7 +61,7 @@ class Delivery:
         self._may_send = may_send
         self._monotonic = monotonic
         self._jitter = jitter
-        self._circuit = Circuit(jitter)
+        self._circuit = Circuit[NotebookKey](jitter)
         self._pace = Pace()
         self._changed = asyncio.Event()
         self._progress = asyncio.Event()

@@ -65,6 +65,11 @@ class Settings(BaseSettings):
         "Seconds for which an authorisation is reused, never past the token's `exp` (10 s when VISA accepts "
         "one that is past it); 0 asks the VISA API for every request.",
     )
+    cache_stale_if_error_s: Duration = _setting(
+        "120",
+        "Seconds for which an authorisation goes on when VISA does not answer, or not as it should (RFC 5861 "
+        "section 4): never past the token's `exp`, nor after VISA has refused; 0 is never.",
+    )
     storage_dir: Annotated[Path, parsing.path] = _setting(
         "data",
         "Directory for the journal of notebook sessions, on this machine: no network file system. "
@@ -188,6 +193,7 @@ class Settings(BaseSettings):
             api_ca_file=None if self.api_ca_file is None else str(self.api_ca_file),
             api_timeout_s=self.api_timeout_s,
             cache_refresh_time_s=self.cache_refresh_time_s,
+            cache_stale_if_error_s=self.cache_stale_if_error_s,
             instance_networks=self.instance_networks,
             trusted_proxies=self.trusted_proxies,
             server_names=self.server_names,

@@ -5,22 +5,31 @@ shorten what it said (`exp`), and never give anything (contract section 3).
 
 There is one question at a time for each token and instance, in a task of its own: it completes
 although whoever asked first has gone (contract section 4, printing).
+
+While the API does not answer, the last grant goes on for `CACHE_STALE_IF_ERROR_S` (RFC 5861 section 4). Its
+user waits for the first question that fails; from then on it is asked behind their back.
 """
 
 import asyncio
-import base64
-import hashlib
+import math
+import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
-import msgspec
-
-from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected, VisaBusy
-from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.errors import (
+    InstanceNotFound,
+    ProxyError,
+    TokenRejected,
+    VisaBusy,
+    VisaInvalid,
+    VisaTimeout,
+    VisaUnreachable,
+)
+from visa_jupyter_proxy.worker.claims import claims
 from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
+from visa_jupyter_proxy.worker.questions import Key, Questions
 
 BRIEF_S: Final = 2.0
 """How long a refusal, or a grant of an instance that is not up, is remembered: long enough for the
@@ -32,13 +41,9 @@ PAST_EXP_S: Final = 10.0
 MOST_REMEMBERED: Final = 100_000
 """Grants and refusals each; a grant takes about 1 KiB."""
 
-MOST_QUESTIONS: Final = 20
-MOST_QUESTIONS_OF_A_CLIENT: Final = 4
-MOST_WAITING: Final = 2000
-MOST_WAITING_OF_A_CLIENT: Final = 500
-"""Questions that wait for their turn (a client's: with those under way); beyond it is 503 at once."""
-
-type Key = tuple[bytes, int]
+STALE_S: Final = 5.0
+"""For which a grant goes on each time that the API does not answer, less up to half of it: those whose API
+failed together shall not ask together."""
 
 
 class Authorization:
@@ -46,31 +51,33 @@ class Authorization:
 
     def __init__(
         self,
-        api: VisaApi,
+        questions: Questions,
         networks: InstanceNetworks,
         *,
         reuse_s: float,
-        patience_s: float,
+        stale_s: float,
         now: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
         accepted: Callable[[AccessToken, str], None] | None = None,
-        workers: int = 1,
     ) -> None:
-        """`reuse_s` bounds the life of a grant; a question waits for its turn `patience_s` at most.
+        """`reuse_s` bounds the life of a grant, and `stale_s` what follows while the API does not answer.
 
-        `accepted` is called with a token and its user whenever the API has accepted it. What is allowed
-        in questions at a time is divided among the `workers` of the proxy.
+        `accepted` is called with a token and its user whenever the API has accepted it.
         """
-        self._api = api
+        self._questions = questions
         self._networks = networks
         self._reuse_s = reuse_s
+        self._stale_s = stale_s
         self._now = now
         self._wall_clock = wall_clock
+        self._jitter = jitter
         self._accepted = accepted
         self._grants: dict[Key, Grant] = {}
         self._refusals: dict[Key, tuple[float, ProxyError]] = {}
-        self._questions: dict[Key, asyncio.Task[Grant]] = {}
-        self._turns = _Turns(patience_s, workers)
+        self._rejected: dict[bytes, float] = {}
+        """Digests of tokens that the API has rejected since, and until when that matters: none goes on."""
+        self._under_way: dict[Key, asyncio.Task[Grant]] = {}
 
     def known(self, token: AccessToken, instance_id: int) -> Grant | None:
         """Return a grant that still holds. Raises the `ProxyError` of a refusal that is still remembered."""
@@ -91,11 +98,13 @@ class Authorization:
         questions are bounded together.
         """
         key = (token.digest, instance_id)
-        question = self._questions.get(key)
-        if question is None:
-            question = asyncio.create_task(self._ask(key, token, client))
-            self._questions[key] = question
-            question.add_done_callback(lambda done: self._answered(key, done))
+        stale = self._stale(key)
+        if stale is not None and (stale.is_stale or self._questions.is_api_in_doubt):
+            self._go_on(stale)
+            if key not in self._under_way and self._questions.may_begin:
+                self._begin(key, token, client)
+            return stale
+        question = self._under_way.get(key) or self._begin(key, token, client)
         return await asyncio.shield(question)
 
     @property
@@ -123,136 +132,90 @@ class Authorization:
 
     def tick(self, now: float) -> None:
         """Forget what is over."""
-        for key in [key for key, grant in self._grants.items() if grant.expires <= now]:
+        for key in [key for key, grant in self._grants.items() if grant.usable_until <= now]:
             del self._grants[key]
         for key in [key for key, (until, _) in self._refusals.items() if until <= now]:
             del self._refusals[key]
+        for digest in [digest for digest, until in self._rejected.items() if until <= now]:
+            del self._rejected[digest]
 
     async def close(self) -> None:
         """Give up the questions that are under way."""
-        questions = [*self._questions.values()]
+        questions = [*self._under_way.values()]
         for question in questions:
             question.cancel()
         await asyncio.gather(*questions, return_exceptions=True)
 
+    def _begin(self, key: Key, token: AccessToken, client: str) -> asyncio.Task[Grant]:
+        question = self._under_way[key] = asyncio.create_task(self._ask(key, token, client))
+        question.add_done_callback(lambda done: self._answered(key, done))
+        return question
+
+    def _answered(self, key: Key, question: asyncio.Task[Grant]) -> None:
+        del self._under_way[key]
+        if not question.cancelled():
+            question.exception()  # seen: whoever asked may have gone
+
     async def _ask(self, key: Key, token: AccessToken, client: str) -> Grant:
-        user, exp = _claims(token.text)
         try:
-            async with self._turns.of(client):
-                instance = await self._api.get_instance(token.text, key[1])
-            if self._accepted is not None:
-                self._accepted(token, user)
-            host = self._networks.check(instance.host)
+            instance = await self._questions.ask(token, key[1], client, is_known=key in self._grants)
         except (TokenRejected, InstanceNotFound) as refusal:
-            _bound(self._refusals)
-            self._refusals[key] = (self._now() + BRIEF_S, refusal)
+            self._refused(key, refusal)
             raise
-        life = self._life(exp) if instance.is_up else min(self._life(exp), BRIEF_S)
-        grant = Grant(key, instance, host, user, self._now() + life)
-        if life > 0:
+        except (VisaUnreachable, VisaTimeout, VisaInvalid, VisaBusy) as error:
+            stale = self._stale(key)
+            # Busy alone proves nothing: whoever has lost an instance could keep us busy, to keep it.
+            if stale is None or (isinstance(error, VisaBusy) and not self._questions.is_api_in_doubt):
+                raise
+            self._go_on(stale)
+            return stale
+        said = claims(token.text)
+        self._grants.pop(key, None)
+        self._rejected.pop(token.digest, None)
+        if self._accepted is not None:
+            self._accepted(token, said.user)
+        host = self._networks.check(instance.host)
+        life, usable = self._lives(said.exp, BRIEF_S if not instance.is_up else math.inf)
+        now = self._now()
+        grant = Grant(key, instance, host, said.user, expires=now + life, usable_until=now + usable)
+        if usable > 0:
             _bound(self._grants)
             self._grants[key] = grant
         return grant
 
-    def _life(self, exp: float | None) -> float:
-        """Seconds a grant lives: decided once, so that later jumps of the wall clock change nothing."""
-        if exp is None:
-            return self._reuse_s
-        left = exp - self._wall_clock()
-        return min(self._reuse_s, left if left > 0 else PAST_EXP_S)
+    def _refused(self, key: Key, refusal: ProxyError) -> None:
+        now = self._now()
+        self._grants.pop(key, None)
+        _bound(self._refusals)
+        self._refusals[key] = (now + BRIEF_S, refusal)
+        if isinstance(refusal, TokenRejected):
+            _bound(self._rejected)
+            self._rejected[key[0]] = now + self._reuse_s + self._stale_s
 
-    def _answered(self, key: Key, question: asyncio.Task[Grant]) -> None:
-        del self._questions[key]
-        if not question.cancelled():
-            question.exception()  # seen: whoever asked may have gone
+    def _lives(self, exp: float | None, most: float) -> tuple[float, float]:
+        """Return for how many seconds a grant is good, and for how many if the API does not answer then.
 
+        Decided once, so that later jumps of the wall clock change nothing.
+        """
+        left = math.inf if exp is None else exp - self._wall_clock()
+        if left <= 0:
+            left = PAST_EXP_S
+        life = min(self._reuse_s, most, left)
+        return life, min(life + self._stale_s, left)
 
-class _Turns:
-    """Bounds the questions under way, in all and for each client; the others wait, in order."""
+    def _stale(self, key: Key) -> Grant | None:
+        """Return a grant that may go on while the API does not answer."""
+        grant = self._grants.get(key)
+        is_over = grant is None or grant.usable_until <= self._now()
+        return None if is_over or key[0] in self._rejected else grant
 
-    def __init__(self, patience_s: float, workers: int) -> None:
-        self._patience_s = patience_s
-        self._most_of_a_client = max(1, MOST_QUESTIONS_OF_A_CLIENT // workers)
-        self._all = asyncio.Semaphore(max(1, MOST_QUESTIONS // workers))
-        self._clients: dict[str, tuple[asyncio.Semaphore, int]] = {}
-        self._waiting = 0
-
-    def of(self, client: str) -> "_Turn":
-        return _Turn(self, client)
-
-    async def take(self, client: str) -> None:
-        semaphore, users = self._clients.get(client) or (asyncio.Semaphore(self._most_of_a_client), 0)
-        if self._waiting >= MOST_WAITING or users >= MOST_WAITING_OF_A_CLIENT:
-            raise VisaBusy("too many questions wait")
-        self._clients[client] = (semaphore, users + 1)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await semaphore.acquire()
-                try:
-                    await self._all.acquire()
-                except BaseException:  # cancelled or too late: it has to be given back in any case
-                    semaphore.release()
-                    raise
-        except TimeoutError:
-            self._leave(client)
-            raise VisaBusy("no turn in time") from None
-        except BaseException:  # cancelled: likewise
-            self._leave(client)
-            raise
-        finally:
-            self._waiting -= 1
-
-    def give_back(self, client: str) -> None:
-        self._all.release()
-        self._clients[client][0].release()
-        self._leave(client)
-
-    def _leave(self, client: str) -> None:
-        semaphore, users = self._clients[client]
-        if users == 1:
-            del self._clients[client]
-        else:
-            self._clients[client] = (semaphore, users - 1)
+    def _go_on(self, grant: Grant) -> None:
+        grant.is_stale = True
+        further = STALE_S * (1 - self._jitter() / 2)
+        grant.expires = min(self._now() + further, grant.usable_until)
 
 
-class _Turn:
-    """One question's turn."""
-
-    def __init__(self, turns: _Turns, client: str) -> None:
-        self._turns = turns
-        self._client = client
-
-    async def __aenter__(self) -> None:
-        await self._turns.take(self._client)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._turns.give_back(self._client)
-
-
-class _Claims(msgspec.Struct):
-    """What is read of a token. Nothing of it may grant anything: nobody has verified it."""
-
-    sub: str | None = None
-    exp: float | None = None
-
-
-_decoder = msgspec.json.Decoder(_Claims)
-
-
-def _claims(token: str) -> tuple[str, float | None]:
-    """Return the user and the expiry that a token states; an opaque token is its own user."""
-    parts = token.split(".")
-    claims = _Claims()
-    if len(parts) == 3:
-        # Anything may stand there, nested as deep as it likes.
-        with suppress(ValueError, msgspec.DecodeError, RecursionError):
-            claims = _decoder.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    digest = hashlib.sha256(token.encode("ascii")).hexdigest()[:16]
-    return claims.sub or f"token:{digest}", claims.exp
-
-
-def _bound[T](remembered: dict[Key, T]) -> None:
+def _bound[K, V](remembered: dict[K, V]) -> None:
     """Make room for one more: the oldest goes."""
     if len(remembered) >= MOST_REMEMBERED:
         del remembered[next(iter(remembered))]

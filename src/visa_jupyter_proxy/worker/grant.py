@@ -15,10 +15,27 @@ _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 class Grant:
     """A permission: made only from an answer of the API, never from what a token says of itself."""
 
-    __slots__ = ("expires", "host", "instance_id", "is_up", "key", "user", "values")
+    __slots__ = (
+        "expires",
+        "host",
+        "instance_id",
+        "is_stale",
+        "is_up",
+        "key",
+        "usable_until",
+        "user",
+        "values",
+    )
 
     def __init__(
-        self, key: tuple[bytes, int], instance: Instance, host: str, user: str, expires: float
+        self,
+        key: tuple[bytes, int],
+        instance: Instance,
+        host: str,
+        user: str,
+        *,
+        expires: float,
+        usable_until: float,
     ) -> None:
         self.key = key
         """Digest of the whole token, and the instance id."""
@@ -32,7 +49,11 @@ class Grant:
         self.user = user
         """For logs and records: the token's `sub` or, without one, a digest of the token."""
         self.expires = expires
-        """On the monotonic clock."""
+        """When the API is asked again, on the monotonic clock. Put off while the API does not answer."""
+        self.usable_until = usable_until
+        """When it is over whatever the API does: it is put off no further."""
+        self.is_stale = False
+        """Whether it has been put off, for the API did not answer."""
 
     def __repr__(self) -> str:
         return f"Grant(instance_id={self.instance_id}, user={self.user!r})"

@@ -37,6 +37,7 @@ from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
+from visa_jupyter_proxy.worker.questions import Questions
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
 from visa_jupyter_proxy.worker.splice import Splices
 from visa_jupyter_proxy.worker.telling import AcceptedTokens, Progress
@@ -74,14 +75,16 @@ class Worker:
             timeout_s=settings.api_timeout_s,
             placeholders=Router(start.routes).placeholders,
         )
+        questions = Questions(
+            self._api, patience_s=settings.api_timeout_s, now=loop.time, workers=start.places
+        )
         self._authorization = Authorization(
-            self._api,
+            questions,
             InstanceNetworks(settings.instance_networks),
             reuse_s=settings.cache_refresh_time_s,
-            patience_s=settings.api_timeout_s,
+            stale_s=settings.cache_stale_if_error_s,
             now=loop.time,
             accepted=AcceptedTokens(mailbox.send).accepted,
-            workers=start.places,
         )
         self._progress = Progress(mailbox.send)
         self._pool = Pool(

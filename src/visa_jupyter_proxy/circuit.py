@@ -1,12 +1,10 @@
 """How hard the VISA API is asked: not at all while it is down, and never faster than it likes.
 
-Plain code: `now` is a monotonic clock, in seconds.
+Workers ask it about instances, control reports to it. Plain code: `now` is a monotonic clock, in seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
-
-from visa_jupyter_proxy.mailbox import NotebookKey
 
 FIRST_DELAY_S: Final = 1.0
 LARGEST_DELAY_S: Final = 60.0
@@ -15,31 +13,33 @@ _SHORTEST_DELAY_S: Final = 0.25
 """Full jitter may give nothing; an API that is down is left alone for a moment all the same."""
 
 _MOST_FAILING: Final = 5
-"""Sessions whose reports have failed since the last success. One whose report alone always fails, for
-whatever is wrong with it, must not hold up the others."""
+"""Of what has failed since the last success; Envoy's outlier detection has 5 too. One thing that alone always
+fails, for whatever is wrong with it, must not hold up the others."""
 
 PER_SECOND: Final = 100
 """Reports: an API that comes back to ten thousand of them has its users to serve as well."""
 
 
-def back_off(attempts: int, jitter: float) -> float:
+def back_off(attempts: int, jitter: float, largest_s: float = LARGEST_DELAY_S) -> float:
     """Give the seconds to wait after so many failures: exponential, with full jitter.
 
     `jitter` is a random number from 0 to 1: those who failed together shall not come back together.
     """
-    return jitter * min(LARGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempts - 1, 16))
+    return jitter * min(largest_s, FIRST_DELAY_S * 2.0 ** min(attempts - 1, 16))
 
 
 _ROUNDING: Final = 1e-6
 """What waiting until an attempt may begin can fall short of it by."""
 
 
-class Circuit:
-    """Closed, all pass. Open, after failures of several sessions, one probe passes from time to time."""
+class Circuit[K: Hashable]:
+    """Closed, all pass. Open, after several different failures, one probe passes from time to time."""
 
-    def __init__(self, jitter: Callable[[], float]) -> None:
+    def __init__(self, jitter: Callable[[], float], largest_delay_s: float = LARGEST_DELAY_S) -> None:
+        """`largest_delay_s` is the longest between two probes: how late one may notice that all is well."""
         self._jitter = jitter
-        self._failing: set[NotebookKey] = set()
+        self._largest_delay_s = largest_delay_s
+        self._failing: set[K] = set()
         self._probes = 0
         """Failed probes since it is open; 0 is closed."""
         self._probe_at = 0.0
@@ -52,6 +52,11 @@ class Circuit:
     def is_open(self) -> bool:
         """Whether the API counts as down."""
         return self._probes > 0
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether something has failed since the last success."""
+        return bool(self._failing)
 
     def allows(self, now: float) -> int | None:
         """Say how many attempts may begin; None is any number."""
@@ -78,15 +83,21 @@ class Circuit:
         self._probes = 0
         self._is_probing = False
 
-    def failed(self, key: NotebookKey, now: float, *, probe: bool) -> None:
-        """Take note that an attempt has failed because of the API, or of the way to it."""
-        self._failing.add(key)
-        if self.is_open and not probe:
+    def failed(self, what: K, now: float, *, probe: bool) -> None:
+        """Take note that an attempt has failed because of the API, or of the way to it.
+
+        The same `what` counts once, however often it fails.
+        """
+        if not self.is_open:
+            self._failing.add(what)
+        elif not probe:
             return  # it began before the circuit opened, and says nothing new
         self.broken_off(probe=probe)
         if self.is_open or len(self._failing) >= _MOST_FAILING:
             self._probes += 1
-            self._probe_at = now + max(_SHORTEST_DELAY_S, back_off(self._probes, self._jitter()))
+            self._probe_at = now + max(
+                _SHORTEST_DELAY_S, back_off(self._probes, self._jitter(), self._largest_delay_s)
+            )
 
     def hurry(self) -> None:
         """Let a probe pass now."""
@@ -96,6 +107,12 @@ class Circuit:
         """Take note that an attempt has come to no end."""
         if probe:
             self._is_probing = False
+
+    def said_nothing(self, now: float, *, probe: bool) -> None:
+        """Take note that an attempt has failed and proves nothing: another probe may pass in a moment."""
+        if probe:
+            self._is_probing = False
+            self._probe_at = now + _SHORTEST_DELAY_S
 
 
 class Pace:
