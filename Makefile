@@ -10,6 +10,9 @@ BIN := .venv/bin
 # Fonts, because a browser without any shows boxes instead of letters.
 CHROMIUM := chromium fonts-dejavu-core
 CHP := configurable-http-proxy@5.3.0
+# Most tests wait for a process, a deadline or a browser: two for each CPU keep it busy. In the order of the
+# tree, for the first folders have the longest ones.
+IN_PARALLEL = --numprocesses $(or $(JOBS),$(shell echo $$(( 2 * $$(nproc) )))) --no-loadscope-reorder
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
 .PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture reference pins clean chromium postgresql
@@ -21,7 +24,7 @@ demo: .venv/demo.stamp  ## Start VISA (a stand-in), JupyterLab and the proxy, an
 	@$(BIN)/python -m visa_jupyter_proxy demo
 
 test: lint chromium postgresql  ## Check everything: style, types, imports, then all tests in real processes and a real browser
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: .venv/dev.stamp  ## Check style, types and the direction of imports
 	@$(BIN)/ruff check
@@ -34,10 +37,10 @@ format: .venv/dev.stamp  ## Repair what can be repaired by itself
 	@$(BIN)/ruff format
 
 test-slow: .venv/dev.stamp  ## Run only the tests that take half a minute or more (`make test` runs them too)
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 
 cases: .venv/dev.stamp  ## Show which cases of the wire are covered, and whether they pass
-	@$(BIN)/python -m pytest --cases -q tests/wire tests/process tests/fuzz
+	@$(BIN)/python -m pytest $(IN_PARALLEL) --cases -q tests/wire tests/process tests/fuzz
 
 fuzz: .venv/dev.stamp  ## Send mutations of everything to a proxy, for DURATION=60 seconds; SEED=... repeats a run
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(DURATION),60) $(addprefix --seed ,$(SEED))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 
 from support.cases import Cases
 from support.postgres import PostgresMissing, PostgresServer
@@ -27,6 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Collect cases when they are asked for."""
     if config.getoption("--cases"):
         config.pluginmanager.register(Cases(), "cases")
+
+
+class _Together(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Keeps in one process what shares a proxy or a demo: the tests of a file, and all of the browser's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Say which tests run in which of several processes (`--numprocesses`)."""
+    return _Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -80,14 +80,15 @@ def test_18_never_begins(broken):
 '''
 
 
-def test_what_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--numprocesses=2",)], ids=["one", "several"])
+def test_what_counts(tmp_path: Path, options: tuple[str, ...]) -> None:
     """Neither the empty, nor the skipped, nor what was expected to fail; and only numbers of cases."""
     place = tmp_path / "tests" / "wire"
     place.mkdir(parents=True)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (place / "test_made.py").write_text(MADE)
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=."],
+    run = subprocess.run(  # noqa: S603 -- our own interpreter and options
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *options],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         capture_output=True,

@@ -255,6 +255,9 @@ _NUMBERS: Final = re.compile(
     r"tests/(?:wire|process|fuzz)/[^:]*::(?:\w+::)*test_(\d+(?:_\d+)*)(?![0-9A-Za-z])"
 )
 
+_EMPTY: Final = ("compares", "nothing")
+"""A property of a test's report."""
+
 
 def numbers(node_id: str) -> list[int]:
     """Give the numbers of the cases that a test covers.
@@ -277,16 +280,21 @@ class Cases:
         self._failed: defaultdict[int, list[str]] = defaultdict(list)
         self._empty: dict[str, list[int]] = {}
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note the tests that compare nothing."""
-        for item in items:
-            covered = numbers(item.nodeid)
-            if covered and isinstance(item, pytest.Function) and not compares(item.function, item.cls):
-                self._empty[item.nodeid] = covered
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Note a test that compares nothing: where its report will say so, which may be another process."""
+        if (
+            numbers(item.nodeid)
+            and isinstance(item, pytest.Function)
+            and not compares(item.function, item.cls)
+        ):
+            item.user_properties.append(_EMPTY)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one phase of one test."""
-        for number in numbers(report.nodeid):
+        covered = numbers(report.nodeid)
+        if _EMPTY in map(tuple, report.user_properties):
+            self._empty[report.nodeid] = covered
+        for number in covered:
             if report.failed:
                 self._failed[number].append(report.nodeid)
             elif report.skipped or hasattr(report, "wasxfail"):
