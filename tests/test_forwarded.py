@@ -38,6 +38,14 @@ class TestUntrusted:
         )
         assert _TRUSTED.request_id("192.0.2.1", request(b"X-Request-Id: mine")) is None
 
+    def test_the_same_fields_of_a_peer_that_is_trusted_count(self) -> None:
+        """And again not of the other: each connection speaks for itself, whatever was read of such fields."""
+        fields = (b"X-Forwarded-For: 6.6.6.6", b"X-Forwarded-Host: visa.test")
+        peers = ("192.0.2.1", "127.0.0.1", "192.0.2.1", "192.0.2.2")
+        addresses = [_client(*fields, peer=peer).address for peer in peers]
+        assert ["192.0.2.1", "6.6.6.6", "192.0.2.1", "192.0.2.2"] == addresses
+        assert TrustedProxies([]).client("127.0.0.1", request(*fields)).address == "127.0.0.1"
+
 
 class TestTrusted:
     """A trusted proxy speaks for the client."""

@@ -10,7 +10,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
 from support.messages import request, response
-from visa_jupyter_proxy.errors import BadRequest, ProxyError, UpgradeRequired
+from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, ProxyError, UpgradeRequired
+from visa_jupyter_proxy.worker.http1 import HeadLimits, parse_request
 from visa_jupyter_proxy.worker.websocket import Frames, accepts_websocket, close_frame
 
 _WEBSOCKET = (
@@ -62,12 +63,21 @@ class TestHandshake:
             (b"Sec-WebSocket-Key: abc",),
             (b"Sec-WebSocket-Key:",),
             (_WEBSOCKET[3], _WEBSOCKET[3]),
+            (_WEBSOCKET[3], _WEBSOCKET[3].lower()),
+            (_WEBSOCKET[3].lower(), _WEBSOCKET[3]),
             (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==, x",),
         ],
     )
     def test_147_242_one_valid_key(self, key: tuple[bytes, ...]) -> None:
         """16 bytes in base64, once."""
         _refused(BadRequest, *_WEBSOCKET[:3], *key)
+
+    def test_the_key_counts_among_the_fields(self) -> None:
+        """For the limit of their number."""
+        head = b"\r\n".join([b"GET /x HTTP/1.1", b"Host: visa.test", *_WEBSOCKET, b"", b""])
+        assert parse_request(head, HeadLimits(fields=5)).special[b"sec-websocket-key"]
+        with pytest.raises(HeadTooLarge):
+            parse_request(head, HeadLimits(fields=4))
 
     @pytest.mark.parametrize(
         "version", [(), (b"Sec-WebSocket-Version: 8",), (b"Sec-WebSocket-Version: 13, 8",)]

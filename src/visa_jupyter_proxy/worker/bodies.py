@@ -38,6 +38,8 @@ class Body(Protocol):
     remaining: int
     """Bytes to come that are the body's whatever they are, as far as is known. They need not pass through
     `decode`: those that go by elsewhere are taken off here."""
+    trailers: Fields
+    """What came behind the last chunk, when the end has been seen."""
 
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Return the payload in `data`, and what lies behind the end; None while the end is to come."""
@@ -51,6 +53,7 @@ class LengthBody(Body):
 
     __slots__ = ("remaining",)
     pieces = 1
+    trailers = ()
 
     def __init__(self, length: int) -> None:
         self.remaining = length
@@ -73,6 +76,7 @@ class UntilClose(Body):
 
     __slots__ = ("_seen", "remaining")
     pieces = 1
+    trailers = ()
 
     def __init__(self) -> None:
         self._seen = 0
@@ -91,10 +95,7 @@ class UntilClose(Body):
 
 
 class ChunkedBody(Body):
-    """Chunks (RFC 9112 7.1). The payload of all chunks of one read comes out in one piece.
-
-    `trailers` is filled at the end.
-    """
+    """Chunks (RFC 9112 7.1). The payload of all chunks of one read comes out in one piece."""
 
     __slots__ = (
         "_buffer",
@@ -118,7 +119,7 @@ class ChunkedBody(Body):
         self._overhead = 0
         self._trailer_bytes = 0
         self.pieces = 0
-        self.trailers: Fields = []
+        self.trailers: list[tuple[bytes, bytes]] = []
 
     @override
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:

@@ -20,6 +20,7 @@ from visa_jupyter_proxy.worker.http1 import (
     parse_response,
 )
 from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.sections import RequestSection
 from visa_jupyter_proxy.worker.websocket import asks_for_websocket
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
@@ -54,7 +55,9 @@ class _HeadBuffer:
     def take(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Return head and rest when the head is complete. Raises `HeadTooLarge` past the limit."""
         if not self._data and 0 <= (end := data.find(b"\r\n\r\n")) <= self._limit:
-            return data[: end + 4], data[end + 4 :]  # all of it in one read, as nearly always
+            # All of it in one read, as nearly always.
+            end += 4
+            return (data, b"") if end == len(data) else (data[:end], data[end:])
         scanned = max(0, len(self._data) - 3)
         data = self._data = self._data + data if self._data else data
         end = data.find(b"\r\n\r\n", scanned)
@@ -97,13 +100,15 @@ class RequestSink(Protocol):
 class RequestReader:
     """Reads requests from what a client sends."""
 
-    __slots__ = ("_body", "_head", "_limits", "_pieces", "_sink", "ended", "leftover")
+    __slots__ = ("_body", "_head", "_limits", "_pieces", "_section", "_sink", "ended", "leftover")
 
     def __init__(self, sink: RequestSink, limits: HeadLimits = DEFAULT_LIMITS) -> None:
         self._sink = sink
         self._limits = limits
         self._head = _HeadBuffer(limits.head_bytes, _NEVER_IN_A_REQUEST)
         self._body: Body | None = None
+        self._section: RequestSection | None = None
+        """The fields of the last request: the next one has the same, mostly."""
         self._pieces = 0
         self.ended = False
         """Whether a message has been read to its end, and `proceed` is due."""
@@ -150,7 +155,7 @@ class RequestReader:
         if self._body is not None:
             self._body.remaining -= count
             if not self._body.remaining:
-                self._end(b"", [])
+                self._end(b"", ())
 
     def proceed(self) -> None:
         """Go on behind the message that has ended."""
@@ -164,7 +169,8 @@ class RequestReader:
         if taken is None:
             return
         head, rest = taken
-        request = parse_request(head, self._limits)
+        request = parse_request(head, self._limits, self._section)
+        self._section = request.section if request.section.block else None
         request.websocket = asks_for_websocket(request)
         if request.chunked:
             self._body = ChunkedBody(BadRequest)
@@ -172,7 +178,7 @@ class RequestReader:
             self._body = LengthBody(request.length)
         self._sink.request_received(request)
         if self._body is None:
-            self._end(rest, [])
+            self._end(rest, ())
         elif rest:
             self._read_body(self._body, rest)
 
@@ -182,7 +188,7 @@ class RequestReader:
         if payload:
             self._sink.body_received(payload)
         if rest is not None:
-            self._end(rest, body.trailers if isinstance(body, ChunkedBody) else [])
+            self._end(rest, body.trailers)
 
     def _end(self, rest: bytes, trailers: Fields) -> None:
         self._body, self.ended, self.leftover = None, True, rest
@@ -253,7 +259,7 @@ class ResponseReader:
         if self._body is not None:
             self._body.remaining -= count
             if not self._body.remaining:
-                self._end([])
+                self._end(())
 
     def end(self) -> bool:
         """Take the end of the connection: True when the response is complete with it."""
@@ -261,7 +267,7 @@ class ResponseReader:
             return True
         if self._body is None or not self._body.end():
             return False
-        self._end([])
+        self._end(())
         return True
 
     def _read_head(self, data: bytes) -> bytes:
@@ -282,7 +288,7 @@ class ResponseReader:
             self._body = self._framing(response)
         self._sink.response_received(response)
         if not informational and self._body is None:
-            self._end([])
+            self._end(())
         return rest
 
     def _framing(self, response: Response) -> Body | None:
@@ -302,7 +308,7 @@ class ResponseReader:
             self._sink.response_body_received(payload)
         if rest is None:
             return b""
-        self._end(body.trailers if isinstance(body, ChunkedBody) else [])
+        self._end(body.trailers)
         return rest
 
     def _end(self, trailers: Fields) -> None:

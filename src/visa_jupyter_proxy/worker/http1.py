@@ -5,6 +5,7 @@ bytes. `framing` finds where a head ends and reads the body behind it; `sections
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from visa_jupyter_proxy.errors import (
@@ -43,10 +44,13 @@ DEFAULT_LIMITS: Final = HeadLimits()
 LONGEST_METHOD: Final = 32
 """The longest registered method (UPDATEREDIRECTREF) has 17 letters."""
 
+_KEY: Final = b"sec-websocket-key"
+
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 """We are no tunnel to anywhere, and tell nobody what fields came (RFC 9110 9.3.6, 9.3.8)."""
 
-_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]+) HTTP/1\.([01])\r\n")
+"""Without `#`: a target has no fragment (RFC 9112 3.2)."""
 _FOREIGN_VERSION: Final = re.compile(TOKEN + rb" [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?\r\n")
 """A status is 100 to 599 (RFC 9110 15): clients make what they like of others."""
@@ -83,7 +87,12 @@ class _Head:
 class Request(_Head):
     """A request as it came; it is never modified: the one that is sent is made from it."""
 
-    __slots__ = ("credentials", "has_body", "host", "method", "target", "websocket")
+    __slots__ = ("credentials", "has_body", "host", "key_line", "method", "section", "target", "websocket")
+
+    section: RequestSection
+    """Its fields, shared with all requests that have the same."""
+    key_line: bytes
+    """The line of `Sec-WebSocket-Key`, which belongs to `lines` and is not in `section`; mostly empty."""
 
     target: bytes
     """Origin form, byte for byte as it came."""
@@ -94,15 +103,23 @@ class Request(_Head):
     websocket: bool
     """Whether it asks for a WebSocket, in a valid way: `framing` sets what `websocket` finds."""
 
-    def __init__(self, method: bytes, target: bytes, minor: int, section: RequestSection) -> None:
+    def __init__(
+        self, method: bytes, target: bytes, minor: int, section: RequestSection, key: bytes | None = None
+    ) -> None:
         """Raise `BadRequest` for what the version or the target does not allow."""
         super().__init__(minor, section)
+        self.key_line = b""
+        if key is not None:
+            self.special = section.special | {_KEY: [*section.special.get(_KEY, ()), key]}
+            if _KEY not in section.connection:
+                self.key_line = b"Sec-WebSocket-Key: %b\r\n" % key
         if section.chunked if minor == 0 else section.host is None:
             raise BadRequest("Transfer-Encoding where none may be" if minor == 0 else "bad Host")
+        self.section = section
         self.method = method
         self.host = section.host
         self.credentials = section.credentials
-        self.target = _origin_form(target, section.host)
+        self.target = target if target.startswith(b"/") else _origin_form(target, section.host)
         self.has_body = section.chunked or bool(section.length)
         self.websocket = False
 
@@ -127,14 +144,16 @@ class Response(_Head):
         if minor == 0 and section.chunked:
             raise InstanceInvalid("Transfer-Encoding where none may be")
         self.status = status
-        self.reason = _UNPRINTABLE.sub(b" ", reason)  # what may not stand in a status line
+        self.reason = reason
 
     def __repr__(self) -> str:
         return f"Response({self.status})"
 
 
-def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
-    """Parse a complete head, the empty line included.
+def parse_request(
+    head: bytes, limits: HeadLimits = DEFAULT_LIMITS, last: RequestSection | None = None
+) -> Request:
+    """Parse a complete head, the empty line included; `last` are the fields of the client's last request.
 
     Raises `BadRequest` and its more exact siblings of `errors`; nothing else.
     """
@@ -146,10 +165,10 @@ def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
         raise TargetTooLong("request line too long")
     if len(method) > LONGEST_METHOD:
         raise NotImplementedHere("method too long")
-    section = request_section(head[line.end() :])
-    if section.count > limits.fields:
+    section, key = request_section(head[line.end() :], last)
+    if section.count >= limits.fields and section.count + (key is not None) > limits.fields:
         raise HeadTooLarge("too many fields")
-    request = Request(method, target, int(minor), section)
+    request = Request(method, target, 1 if minor == b"1" else 0, section, key)
     if method in _REFUSED_METHODS:
         raise MethodNotAllowed("CONNECT or TRACE")
     return request
@@ -157,14 +176,21 @@ def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
 
 def parse_response(head: bytes) -> Response:
     """Parse a complete head of a response, the empty line included. Raises `InstanceInvalid`."""
-    line = _STATUS_LINE.match(head)
-    if line is None:
-        raise InstanceInvalid("bad status line")
-    minor, status, reason = line.groups()
-    section = response_section(head[line.end() :])
+    end = head.find(b"\r\n") + 2
+    minor, status, reason = _status_line(head[:end])
+    section = response_section(head[end:])
     if section.count > DEFAULT_LIMITS.fields:
         raise InstanceInvalid("too many fields")
-    return Response(int(minor), int(status), reason or b"", section)
+    return Response(minor, status, reason, section)
+
+
+@lru_cache(maxsize=64)  # there are few, and reading one takes ten times as long (4 000 instructions)
+def _status_line(line: bytes) -> tuple[int, int, bytes]:
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise InstanceInvalid("bad status line")
+    minor, status, reason = found.groups()
+    return int(minor), int(status), _UNPRINTABLE.sub(b" ", reason or b"")  # what may not stand there
 
 
 def _bad_request_line(head: bytes) -> ProxyError:
@@ -174,16 +200,12 @@ def _bad_request_line(head: bytes) -> ProxyError:
 
 
 def _origin_form(target: bytes, host: bytes | None) -> bytes:
-    """Return the target in origin form (RFC 9112 3.2)."""
-    if not target.startswith(b"/"):
-        absolute = _ABSOLUTE_FORM.fullmatch(target)
-        # The target wins over Host (3.2.2); two names in one request are an attempt at something.
-        if absolute is None or host is None or absolute[1].lower() != host.lower():
-            raise BadRequest("bad target")
-        target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
-    if b"#" in target:
-        raise BadRequest("fragment in target")
-    return target
+    """Return the target of another form in origin form (RFC 9112 3.2)."""
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    # The target wins over Host (3.2.2); two names in one request are an attempt at something.
+    if absolute is None or host is None or absolute[1].lower() != host.lower():
+        raise BadRequest("bad target")
+    return absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
 
 
 def keep_alive_limits(response: Response) -> dict[bytes, int]:
