@@ -114,6 +114,27 @@ class TestWhen:
 
         run(tmp_path, test)
 
+    def test_a_crowd_is_written_together(self, tmp_path: Path) -> None:
+        """Between two transactions is a tenth of a second, and each takes all that has gathered."""
+
+        async def test(desk: Desk) -> None:
+            await desk.writer.step()
+            desk.opens(1)
+            await desk.writer.step()
+            desk.clock.now = 0.05
+            for tunnel in range(2, 100):
+                desk.opens(tunnel)
+            assert (98, 0.1) == (desk.writer.waiting, desk.writer.next_at())
+            desk.clock.now = 0.1
+            await desk.writer.step()
+            assert (99, 0) == (len(desk.author.told), desk.writer.waiting)
+            for tunnel in range(100, 450):
+                desk.opens(tunnel)
+            await desk.writer.step()
+            assert (449, 0, 3.0) == (len(desk.author.told), desk.writer.waiting, desk.writer.next_at())
+
+        run(tmp_path, test)
+
     def test_what_makes_nothing_due_waits_for_others(self, tmp_path: Path) -> None:
         """For half a second: a transaction for each report that was delivered would be too many."""
 

@@ -80,6 +80,8 @@ class Notebooks:
             wall=wall,
         )
         self._wake = asyncio.Event()
+        self._wakes_at = -math.inf
+        """When the one who sleeps wakes by himself; while nobody sleeps, nobody is to be woken."""
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -207,13 +209,18 @@ class Notebooks:
 
     async def _sleep(self) -> None:
         """Until there is a record to write, a heartbeat is due, or a session has lingered long enough."""
-        lapse = self._ledger.next_lapse()
-        at = min(self._writer.next_at(), math.inf if lapse is None else lapse)
+        self._wakes_at = self._next_at()
         try:
-            async with asyncio.timeout(max(0.0, at - self._monotonic())):
+            async with asyncio.timeout(max(0.0, self._wakes_at - self._monotonic())):
                 await self._wake.wait()
         except TimeoutError:
             pass  # it is time
+        finally:
+            self._wakes_at = -math.inf
+
+    def _next_at(self) -> float:
+        lapse = self._ledger.next_lapse()
+        return min(self._writer.next_at(), math.inf if lapse is None else lapse)
 
     # --- the steps; tests may take them without `start` ----------------------------------------
 
@@ -229,4 +236,5 @@ class Notebooks:
 
     def _add(self, *records: Record) -> None:
         self._writer.add(*records)
-        self._wake.set()
+        if self._next_at() < self._wakes_at:
+            self._wake.set()

@@ -33,6 +33,10 @@ OWNER_TIMEOUT_S: Final = 15.0
 _BATCH: Final = 200
 """Records in one transaction: less than half a second, during which another process has to wait."""
 
+_PACE_S: Final = 0.1
+"""From one transaction to the next, at least. What comes alone is written at once; what a crowd does is
+written together: a transaction costs as much as thirty more records in it."""
+
 _PATIENCE_S: Final = 0.5
 """How long a record that makes nothing due waits for others: with a transaction for each report that was
 delivered, 100 of them a second took a third of a CPU."""
@@ -108,6 +112,8 @@ class Writer:
         self._next_beat = monotonic()
         self._write_at = math.inf
         """When what has gathered is to be written."""
+        self._pace_at = -math.inf
+        """When the next transaction may begin."""
         self._beaten_at = -math.inf
         self._is_alone = True
         self._was_declared_dead = False
@@ -147,7 +153,8 @@ class Writer:
         """Have records written. Never waits, never fails."""
         for record in records:
             is_urgent = isinstance(record, Opened | Ended)
-            self._write_at = min(self._write_at, -math.inf if is_urgent else self._monotonic() + _PATIENCE_S)
+            at = self._pace_at if is_urgent else self._monotonic() + _PATIENCE_S
+            self._write_at = min(self._write_at, at)
             if self._fault is not None and self.decides:
                 self._author.release(record)
             self._gone(self._backlog.add(record))
@@ -157,14 +164,21 @@ class Writer:
         try:
             if self._monotonic() >= self._next_beat and not await self.beat():
                 return
-            while self._backlog and await self.write():
-                if self._monotonic() >= self._next_beat:
-                    return  # a long queue must not make us look dead
-            if not self._backlog:
-                self._write_at = math.inf
+            await self._write_gathered()
         except Exception:  # noqa: BLE001 -- a defect of ours must not end the only writer
             _log.error("writing the journal failed", exc_info=True)
             self._back_off()
+
+    async def _write_gathered(self) -> None:
+        self._write_at = math.inf
+        gathered = len(self._backlog)
+        if gathered:
+            self._pace_at = self._monotonic() + _PACE_S
+        # What comes meanwhile is for the next time; and a long queue must not make us look dead.
+        while gathered > 0 and await self.write() and self._monotonic() < self._next_beat:
+            gathered -= _BATCH
+        if self._backlog:
+            self._write_at = self._pace_at
 
     async def flush(self) -> None:
         """Write all that can be written, for the last time but one."""

@@ -49,6 +49,7 @@ _untold = (
 _pending = select(reports.c.id).where(reports.c.id.in_(_values), _is_pending)
 _numbers = select(reports.c.id, reports.c.number).where(reports.c.id.in_(_values))
 
+_new_sessions, _new_connections, _new_reports = insert(sessions), insert(connections), insert(reports)
 _close = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
@@ -130,11 +131,11 @@ def _is_written(record: Opened | Ended, held: Held) -> bool:
 def _store(connection: Connection, changes: Changes) -> None:
     for statement, rows in (
         (_close, changes.closed),
-        (insert(sessions), [*changes.sessions.values()]),
-        (insert(connections), [*changes.connections.values()]),
+        (_new_sessions, [*changes.sessions.values()]),
+        (_new_connections, [*changes.connections.values()]),
         (_progress, changes.progressed),
         (_end, changes.ended),
-        (insert(reports), changes.reports),
+        (_new_reports, changes.reports),
         (_settle, changes.settled),
     ):
         if rows:
