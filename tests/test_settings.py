@@ -19,6 +19,7 @@ _WORKERS = "write a whole number from 1 to 64, or auto"
 _LEVELS = "write one of emerg, alert, crit, error, warning, notice, info, debug"
 _URL = "write http:// or https://, a host, and a path if any, such as https://visa.example.org/api"
 _NETWORKS = "write networks, separated by commas, no bit set beyond the length, as 10.0.0.0/8,fd00::/8"
+_KEY_SET = "write the path of a JSON Web Key Set, as identity providers show it"
 _ORIGINS = "write origins, separated by commas: scheme and host, no path, as https://visa.example.org"
 
 
@@ -194,6 +195,9 @@ class TestMistakes:
             ),
             ("SERVER_NAMES", "https://visa.org", _HOST),
             ("OWNER_TIMEOUT_S", "1.9", "write a number of seconds without a unit, 2 or more, at most 86400"),
+            ("JWKS_FILE", "none.json", f"No such file or directory: {_KEY_SET}"),
+            ("JWKS_FILE", "/dev/null", f"it is no JSON: {_KEY_SET}"),
+            ("JWKS_FILE", str(_ORIGINAL / "proxy.conf.json"), f"it has no keys: {_KEY_SET}"),
             ("API_CA_FILE", "none.pem", "No such file or directory: write the path of a PEM file"),
             ("API_CA_FILE", "/dev/null", "it holds no certificate: write the path of a PEM file"),
         ],
@@ -205,6 +209,17 @@ class TestMistakes:
         assert allowed == end
         assert start.startswith(f"{PREFIX}{name}: ")
         assert len(text) > 100 or text.isascii() is False or start.endswith(f'"{text}"')
+
+    def test_keys_from_one_place_for_what_needs_keys(self, tmp_path: Path) -> None:
+        """An issuer or an audience that nobody would look at is a mistake, not a comfort."""
+        needs = "needs keys to verify tokens with: set JWKS_URL or JWKS_FILE too"
+        assert (f"{PREFIX}JWT_ISSUER {needs}", f"{PREFIX}JWT_AUDIENCE {needs}") == _mistakes(
+            tmp_path, JWT_ISSUER="https://idp", JWT_AUDIENCE="visa"
+        )
+        (tmp_path / "keys.json").write_text('{"keys": [{}]}')
+        assert (f"{PREFIX}JWKS_URL and {PREFIX}JWKS_FILE are both set: remove one of them",) == _mistakes(
+            tmp_path, JWKS_URL="https://idp/certs", JWKS_FILE="keys.json"
+        )
 
     def test_a_query_in_the_url_is_refused_and_not_shown(self, tmp_path: Path) -> None:
         """It may hold a key."""
@@ -408,9 +423,13 @@ class TestDerived:
     def test_a_worker_gets_every_value_it_needs(self, tmp_path: Path) -> None:
         """As plain values, and none mixed up with another."""
         (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+        (tmp_path / "keys.json").write_text('{"keys": [{}]}')
         given = {
             "api_ca_file": str(tmp_path / "ca.pem"),
             "api_timeout_s": 1.0,
+            "jwks_file": str(tmp_path / "keys.json"),
+            "jwt_issuer": "https://idp.example.org/realms/visa",
+            "jwt_audience": ("visa", "account"),
             "cache_refresh_time_s": 2.0,
             "cache_stale_if_error_s": 2.5,
             "instance_networks": ("10.0.0.0/8",),
@@ -443,8 +462,10 @@ class TestDerived:
             for name, value in given.items()
         }
         worker = _loaded(tmp_path, **texts).for_worker()
-        assert {"api_url", *given} == set(worker.__struct_fields__)
+        assert {"api_url", "jwks_url", *given} == set(worker.__struct_fields__)
         assert given == {name: getattr(worker, name) for name in given}
+        url = "https://idp.example.org/realms/visa/protocol/openid-connect/certs"
+        assert url == _loaded(tmp_path, JWKS_URL=url).for_worker().jwks_url
 
 
 class TestWorkers:

@@ -25,6 +25,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Base URL of the VISA API, without a slash at its end: `http://localhost:8086/api`."""
     api_ca_file: str | None
     api_timeout_s: float
+    jwks_url: str | None = None
+    jwks_file: str | None = None
+    """Without either no token is verified here."""
+    jwt_issuer: str | None = None
+    jwt_audience: tuple[str, ...] = ()
     cache_refresh_time_s: float
     cache_stale_if_error_s: float
     instance_networks: tuple[str, ...] | None

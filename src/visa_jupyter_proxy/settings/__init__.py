@@ -1,6 +1,7 @@
 """What the operator sets, read and checked once, at the start.
 
-- `settings` has every setting with its default and meaning, and `load`.
+- `settings` has every setting with its default and meaning.
+- `loading` makes them of what was set, or says all that is wrong with it.
 - `variables` collects what was set: the environment, `.env`, files.
 - `parsing` turns the text of a variable into a value, or says what is allowed.
 
@@ -8,6 +9,7 @@ Only `cli` and `control` import this: a worker gets plain values.
 """
 
 from visa_jupyter_proxy.routes import ConfigurationError
-from visa_jupyter_proxy.settings.settings import FIELDS, PREFIX, Settings, load
+from visa_jupyter_proxy.settings.loading import load
+from visa_jupyter_proxy.settings.settings import FIELDS, PREFIX, Settings
 
 __all__ = ["FIELDS", "PREFIX", "ConfigurationError", "Settings", "load"]

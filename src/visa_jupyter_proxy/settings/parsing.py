@@ -6,6 +6,7 @@ Only text is parsed: a value of another type is left to pydantic.
 
 import difflib
 import ipaddress
+import json
 import re
 import zoneinfo
 from collections.abc import Callable
@@ -31,6 +32,7 @@ _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z
 
 _HOST: Final = "write a host name or an IP address, without a scheme, a port or brackets"
 _URL: Final = "write http:// or https://, a host, and a path if any, such as https://visa.example.org/api"
+_KEY_SET: Final = "write the path of a JSON Web Key Set, as identity providers show it"
 _ORIGINS: Final = "write origins, separated by commas: scheme and host, no path, as https://visa.example.org"
 _NETWORKS: Final = "write networks, separated by commas, no bit set beyond the length, as 10.0.0.0/8,fd00::/8"
 
@@ -204,5 +206,20 @@ def _certificate_file(value: object, info: ValidationInfo) -> object:
     return path
 
 
+def _key_set_file(value: object, info: ValidationInfo) -> object:
+    path = _path(value, info)
+    if isinstance(path, Path):
+        try:
+            written = json.loads(path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"{error.strerror}: {_KEY_SET}") from None
+        except (ValueError, RecursionError):
+            raise ValueError(f"it is no JSON: {_KEY_SET}") from None
+        if not isinstance(written, dict) or not isinstance(written.get("keys"), list) or not written["keys"]:
+            raise ValueError(f"it has no keys: {_KEY_SET}")
+    return path
+
+
 path: Final = BeforeValidator(_path)
 certificate_file: Final = BeforeValidator(_certificate_file)
+key_set_file: Final = BeforeValidator(_key_set_file)

@@ -5,18 +5,15 @@ stands as one would write it. An empty value means unset. Any variable can be gi
 file's content is the value, and is never shown.
 """
 
-import os
-from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, override
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from visa_jupyter_proxy.mailbox import WorkerSettings
-from visa_jupyter_proxy.routes import ConfigurationError
-from visa_jupyter_proxy.settings import databases, parsing, variables
+from visa_jupyter_proxy.settings import databases, parsing
 
 PREFIX = "VISA_JUPYTER_PROXY_"
 
@@ -59,6 +56,21 @@ class Settings(BaseSettings):
     api_timeout_s: Timeout = _setting(
         "10",
         "Seconds for a whole answer of the VISA API; its own question to the identity provider takes 2.5.",
+    )
+    jwks_url: Annotated[str | None, parsing.url] = _setting(
+        None,
+        "Where the identity provider shows its keys (JWKS): tokens that none of them has signed, or whose "
+        "`exp` is past by more than 10 s, are refused before VISA is asked. While they cannot be had, VISA "
+        "alone judges.",
+    )
+    jwks_file: Annotated[Path | None, parsing.key_set_file] = _setting(
+        None, "The same from a file, which is read again from time to time; not both."
+    )
+    jwt_issuer: str | None = _setting(
+        None, "What `iss` of a token has to be, when keys are given; any when unset."
+    )
+    jwt_audience: Annotated[tuple[str, ...], parsing.comma_separated(str)] = _setting(
+        "", "What `aud` of a token has to name one of, when keys are given; any when unset."
     )
     cache_refresh_time_s: Duration = _setting(
         "60",
@@ -192,6 +204,10 @@ class Settings(BaseSettings):
             api_url=self.api_base_url,
             api_ca_file=None if self.api_ca_file is None else str(self.api_ca_file),
             api_timeout_s=self.api_timeout_s,
+            jwks_url=self.jwks_url,
+            jwks_file=None if self.jwks_file is None else str(self.jwks_file),
+            jwt_issuer=self.jwt_issuer,
+            jwt_audience=self.jwt_audience,
             cache_refresh_time_s=self.cache_refresh_time_s,
             cache_stale_if_error_s=self.cache_stale_if_error_s,
             instance_networks=self.instance_networks,
@@ -236,38 +252,3 @@ class Settings(BaseSettings):
 
 FIELDS = tuple(name for name in Settings.model_fields if name != "working_directory")
 """The settings in the order of the documentation; `PREFIX + name.upper()` is the variable."""
-
-
-def load(
-    environ: Mapping[str, str] = os.environ, directory: Path | None = None
-) -> tuple[Settings, tuple[str, ...]]:
-    """Read the settings from `environ` and `directory / ".env"`; the former wins.
-
-    The second part of the answer are warnings. Raises `ConfigurationError` with every mistake.
-    `directory` is the working directory unless given.
-    """
-    directory = Path.cwd() if directory is None else directory
-    given = variables.read(PREFIX, [name.upper() for name in FIELDS], environ, directory)
-    mistakes = list(given.mistakes)
-    texts: dict[str, Any] = {name.lower(): value.text for name, value in given.values.items()}
-    try:
-        settings = Settings(working_directory=directory, **texts)
-    except ValidationError as error:
-        mistakes += _mistakes(error, given)
-    if mistakes:
-        raise ConfigurationError(mistakes)
-    return settings, (*given.warnings, *_half_a_syslog(settings))
-
-
-def _mistakes(error: ValidationError, given: variables.Given) -> Iterator[str]:
-    for mistake in error.errors(include_url=False, include_input=False):
-        name = str(mistake["loc"][0]).upper()
-        # Every text is read by a parser of ours, whose `ValueError` pydantic keeps.
-        yield f"{PREFIX}{name}: {given.shown(name)} cannot be used: {mistake['ctx']['error']}"
-
-
-def _half_a_syslog(settings: Settings) -> Iterator[str]:
-    names = ("log_syslog_host", "log_syslog_port", "log_syslog_app_name")
-    missing = [PREFIX + name.upper() for name in names if getattr(settings, name) is None]
-    if 0 < len(missing) < len(names):
-        yield f"Nothing is sent to syslog: {' and '.join(missing)} would have to be set too."

@@ -14,7 +14,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from visa_jupyter_proxy.errors import (
@@ -60,10 +60,12 @@ class Authorization:
         wall_clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
         accepted: Callable[[AccessToken, str], None] | None = None,
+        verify: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """`reuse_s` bounds the life of a grant, and `stale_s` what follows while the API does not answer.
 
-        `accepted` is called with a token and its user whenever the API has accepted it.
+        `accepted` is called with a token and its user whenever the API has accepted it. `verify` raises
+        `TokenRejected` for a token about which the API need not be asked.
         """
         self._questions = questions
         self._networks = networks
@@ -73,6 +75,7 @@ class Authorization:
         self._wall_clock = wall_clock
         self._jitter = jitter
         self._accepted = accepted
+        self._verify = verify
         self._grants: dict[Key, Grant] = {}
         self._refusals: dict[Key, tuple[float, ProxyError]] = {}
         self._rejected: dict[bytes, float] = {}
@@ -158,6 +161,8 @@ class Authorization:
 
     async def _ask(self, key: Key, token: AccessToken, client: str) -> Grant:
         try:
+            if self._verify is not None:
+                await self._verify(token.text)
             instance = await self._questions.ask(token, key[1], client, is_known=key in self._grants)
         except (TokenRejected, InstanceNotFound) as refusal:
             self._refused(key, refusal)

@@ -10,7 +10,8 @@ import gc
 import socket
 import time
 from collections import Counter
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from visa_jupyter_proxy import logs, state
 from visa_jupyter_proxy.mailbox import (
@@ -43,6 +44,9 @@ from visa_jupyter_proxy.worker.splice import Splices
 from visa_jupyter_proxy.worker.telling import AcceptedTokens, Progress
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 from visa_jupyter_proxy.worker.upstream import Upstream
+
+if TYPE_CHECKING:  # see `_verification`
+    from visa_jupyter_proxy.worker.verification import Verification
 
 _TICK_S: Final = 1.0
 
@@ -78,6 +82,7 @@ class Worker:
         questions = Questions(
             self._api, patience_s=settings.api_timeout_s, now=loop.time, workers=start.places
         )
+        self._verification = _verification(settings, loop.time)
         self._authorization = Authorization(
             questions,
             InstanceNetworks(settings.instance_networks),
@@ -85,6 +90,7 @@ class Worker:
             stale_s=settings.cache_stale_if_error_s,
             now=loop.time,
             accepted=AcceptedTokens(mailbox.send).accepted,
+            verify=None if self._verification is None else self._verification.verify,
         )
         self._progress = Progress(mailbox.send)
         self._pool = Pool(
@@ -127,6 +133,8 @@ class Worker:
         self._mailbox.send(Ready())
         await self._ended
         await self._authorization.close()
+        if self._verification is not None:
+            await self._verification.close()
         await self._api.close()
         self._splices.close()
         self._hangups.close()
@@ -257,6 +265,16 @@ async def serve(listener: socket.socket, pipe: socket.socket, tally: int | None 
     `tally` is the descriptor of the memory that it shares with other workers, if there are any.
     """
     await _Life().live(listener, pipe, tally)
+
+
+def _verification(settings: WorkerSettings, now: Callable[[], float]) -> "Verification | None":
+    if settings.jwks_url is None and settings.jwks_file is None:
+        return None
+    from visa_jupyter_proxy.worker import verification  # noqa: PLC0415 -- 8 MB that few want
+
+    return verification.verification(
+        settings.jwks_url, settings.jwks_file, settings.jwt_issuer, settings.jwt_audience, now
+    )
 
 
 def _configure_logs(settings: WorkerSettings) -> None:

@@ -1,0 +1,58 @@
+"""Settings from what was set, and every mistake in it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from visa_jupyter_proxy.routes import ConfigurationError
+from visa_jupyter_proxy.settings import variables
+from visa_jupyter_proxy.settings.settings import FIELDS, PREFIX, Settings
+
+
+def load(
+    environ: Mapping[str, str] = os.environ, directory: Path | None = None
+) -> tuple[Settings, tuple[str, ...]]:
+    """Read the settings from `environ` and `directory / ".env"`; the former wins.
+
+    The second part of the answer are warnings. Raises `ConfigurationError` with every mistake.
+    `directory` is the working directory unless given.
+    """
+    directory = Path.cwd() if directory is None else directory
+    given = variables.read(PREFIX, [name.upper() for name in FIELDS], environ, directory)
+    mistakes = list(given.mistakes)
+    texts: dict[str, Any] = {name.lower(): value.text for name, value in given.values.items()}
+    try:
+        settings = Settings(working_directory=directory, **texts)
+    except ValidationError as error:
+        mistakes += _mistakes(error, given)
+    else:
+        mistakes += _half_a_verification(settings)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return settings, (*given.warnings, *_half_a_syslog(settings))
+
+
+def _mistakes(error: ValidationError, given: variables.Given) -> Iterator[str]:
+    for mistake in error.errors(include_url=False, include_input=False):
+        name = str(mistake["loc"][0]).upper()
+        # Every text is read by a parser of ours, whose `ValueError` pydantic keeps.
+        yield f"{PREFIX}{name}: {given.shown(name)} cannot be used: {mistake['ctx']['error']}"
+
+
+def _half_a_verification(settings: Settings) -> Iterator[str]:
+    if settings.jwks_url is not None and settings.jwks_file is not None:
+        yield f"{PREFIX}JWKS_URL and {PREFIX}JWKS_FILE are both set: remove one of them"
+    if settings.jwks_url is None and settings.jwks_file is None:
+        for name in ("JWT_ISSUER", "JWT_AUDIENCE"):
+            if getattr(settings, name.lower()):
+                yield f"{PREFIX}{name} needs keys to verify tokens with: set JWKS_URL or JWKS_FILE too"
+
+
+def _half_a_syslog(settings: Settings) -> Iterator[str]:
+    names = ("log_syslog_host", "log_syslog_port", "log_syslog_app_name")
+    missing = [PREFIX + name.upper() for name in names if getattr(settings, name) is None]
+    if 0 < len(missing) < len(names):
+        yield f"Nothing is sent to syslog: {' and '.join(missing)} would have to be set too."
