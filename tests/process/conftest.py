@@ -14,10 +14,14 @@ from support.client import RawClient, get, upgrade
 from support.instance import Connection, Instance, ok, switching
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import VisaApiServer, visa_api_thread
+from visa_jupyter_proxy.worker.websocket import close_frame
 
 NUMBER = 7
 TOKEN = "token-of-anna"
 KERNEL = "0b3f4f3c-dd4e-4b1b-9e2c-55c2fbbd6b8b"
+
+SERVICE_RESTART: Final = close_frame(1012, "service restart")
+"""The last word to a browser that is to come back."""
 
 INSIDE: Final = Path(__file__).parent / "inside"
 """What tests do inside the proxy's processes: see there."""
@@ -51,6 +55,13 @@ def request(rest: str = "/x", *fields: str, method: str = "GET") -> bytes:
 def channel(session: str) -> bytes:
     """Write the request for a kernel channel."""
     return upgrade(path(f"/api/kernels/{KERNEL}/channels?session_id={session}"), token=TOKEN)
+
+
+def is_told_to_come_back(client: RawClient) -> bool:
+    """Close as a browser does when it reads the close frame; whether that was the last word."""
+    told = client.exactly(len(SERVICE_RESTART)) == SERVICE_RESTART
+    client.finish()
+    return told and client.closed()
 
 
 @dataclass

@@ -12,17 +12,14 @@ from typing import Final
 
 import pytest
 
-from process.conftest import Place, channel, request
+from process.conftest import Place, channel, is_told_to_come_back, request
 from support.client import RawClient, get
 from support.instance import Connection, ok
 from support.proxy import PREFIX, environment
 from support.visa_api import Answer, Hold
-from visa_jupyter_proxy.worker.websocket import close_frame
 
 DOCKERS_PATIENCE_S: Final = 10.0
 """From SIGTERM to SIGKILL (contract section 5)."""
-
-SERVICE_RESTART: Final = close_frame(1012, "service restart")
 
 
 def _serve(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -289,13 +286,6 @@ class TestDeaths:
             assert not any(b'"S0"' in body for body in closes)
         finally:
             again.kill()
-
-
-def is_told_to_come_back(client: RawClient) -> bool:
-    """Close as a browser does when it reads the close frame; whether that was the last word."""
-    told = client.exactly(len(SERVICE_RESTART)) == SERVICE_RESTART
-    client.finish()
-    return told and client.closed()
 
 
 def void(*_: object) -> None:

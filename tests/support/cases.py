@@ -243,7 +243,7 @@ TOPICS: Final[dict[str, tuple[int, ...]]] = {
 
 LATER: Final[dict[int, str]] = {
     111: "admin listener",
-    **dict.fromkeys((170, 227), "live access"),
+    170: "live access",
     **dict.fromkeys((216, 219), "notebook sessions"),
 }
 """Cases of what is not built yet."""

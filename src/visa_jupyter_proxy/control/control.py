@@ -34,8 +34,8 @@ from visa_jupyter_proxy.visa_api import VisaApi
 _BACKLOG: Final = 4096
 """Connections that wait to be accepted: Linux's net.core.somaxconn."""
 
-_SHARE_OF_WORKERS: Final = 0.7
-"""The part of `DRAIN_S` that running requests get; the rest is for the journal and the reports."""
+_SHARE_OF_WORKERS: Final = 0.8
+"""The part of `DRAIN_S` that requests and tunnels get; the rest is for the journal and the reports."""
 
 
 class CannotStart(Exception):

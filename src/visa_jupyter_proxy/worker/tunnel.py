@@ -25,6 +25,9 @@ LINGER_S: Final = 30.0
 SERVICE_RESTART: Final = 1012
 """The close code that tells a browser to come back (IANA's registry of RFC 6455 11.7)."""
 
+RESTARTING: Final = "service restart"
+"""The name that it has there."""
+
 
 class Origin(NamedTuple):
     """What the end of a tunnel needs of the exchange that it comes from."""
@@ -173,7 +176,14 @@ class Tunnel:
 
     def drain(self) -> None:
         """End: the worker stops, and another one will serve."""
-        self.end(SERVICE_RESTART, "service restart", self._owner.now())
+        self.end(SERVICE_RESTART, RESTARTING, self._owner.now())
+
+    def cut(self) -> None:
+        """End at once, whatever is queued: there is no time left."""
+        self.ended_for = self.ended_for or RESTARTING
+        for side in (self.down, self.up):
+            if not side.lost:
+                side.transport.abort()
 
     # --- what is known of it ---------------------------------------------------------------
 

@@ -7,6 +7,7 @@ does what control says; when control is gone, it drains and exits.
 
 import asyncio
 import gc
+import math
 import socket
 import time
 from collections import Counter
@@ -32,7 +33,7 @@ from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.downstream import Downstream
-from visa_jupyter_proxy.worker.ending import end_tunnels
+from visa_jupyter_proxy.worker.ending import Departure, end_tunnels
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
@@ -52,6 +53,9 @@ _TICK_S: Final = 1.0
 
 _DRAIN_LOOK_S: Final = 0.05
 """How often a draining worker looks whether it is done."""
+
+_LAST_S: Final = 0.25
+"""The end of a drain in which tunnels that have not ended are cut, and control is told of them."""
 
 _MANY_OBJECTS: Final = (50_000, 20, 100)
 """Containers made, and not yet freed, before the garbage collector looks for cycles (Python's own: 2 000).
@@ -118,7 +122,7 @@ class Worker:
             tell=mailbox.send,
         )
         self._ended = loop.create_future()
-        self._drain_until: float | None = None
+        self._drain_until = math.inf
         self._listening: Listening = (
             Alone(loop, listener, self._connected)
             if place is None
@@ -153,11 +157,11 @@ class Worker:
     @property
     def is_draining(self) -> bool:
         """Whether the worker has been told to end."""
-        return self._drain_until is not None
+        return self._drain_until < math.inf
 
     def drain(self, seconds: float) -> None:
         """Accept no more, end what is idle, let the rest finish within `seconds`."""
-        if self._drain_until is not None:
+        if self.is_draining:
             return
         self._drain_until = self._loop.time() + seconds
         self._listening.close()
@@ -166,9 +170,11 @@ class Worker:
         self._loop.call_soon(self._drain_connections)
 
     def _drain_connections(self) -> None:
+        departure = Departure(self._connections, self._loop.time(), self._drain_until - self._loop.time())
         for connection in [*self._connections]:
-            connection.drain()
-        self._look_for_end()
+            if not isinstance(connection, Tunnel):
+                connection.drain()
+        self._look_for_end(departure)
 
     def end_tunnels(self, message: EndTunnels) -> None:
         """End those that are meant."""
@@ -199,14 +205,16 @@ class Worker:
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.expired(now)
 
-    def _look_for_end(self) -> None:
+    def _look_for_end(self, departure: Departure) -> None:
         """Go when nothing is under way any more, or the time is over."""
-        if self._drain_until is None or self._ended.done():
-            return
-        if not self._connections or self._loop.time() >= self._drain_until:
+        now = self._loop.time()
+        departure.step(now)
+        if now >= self._drain_until - _LAST_S:
+            departure.cut()
+        if not self._connections or now >= self._drain_until:
             self._ended.set_result(None)
         else:
-            self._loop.call_later(_DRAIN_LOOK_S, self._look_for_end)
+            self._loop.call_later(_DRAIN_LOOK_S, self._look_for_end, departure)
 
 
 class _Life:
