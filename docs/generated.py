@@ -24,7 +24,8 @@ From the environment or from `.env` in the working directory; the environment wi
 `{PREFIX}`. An empty value means unset, lists are separated by commas. Any setting can be
 read from a file instead, such as a secret of Docker or Kubernetes:
 `{PREFIX}<NAME>_FILE=/run/secrets/...`. A mistake stops the start, with status 2 and what to write
-instead. Other names with the prefix get a warning that names the nearest.
+instead; `visa-jupyter-proxy check` says the same without starting. Other names with the prefix get a
+warning that names the nearest.
 
 | setting | default | meaning | write |
 |---|---|---|---|

@@ -5,15 +5,27 @@ from typing import Annotated
 
 import typer
 
-from visa_jupyter_proxy import __version__, logs, routes, sessions, settings
+from visa_jupyter_proxy import __version__, diagnosis, logs, mistakes, routes, sessions, settings
+
+_HELP = """The authenticated reverse proxy of VISA. Without a command it serves.
+
+It takes `/jupyter/1234/lab`, asks the VISA API whether the owner of the access token may use instance
+1234, and forwards HTTP and WebSockets to that machine. Settings are variables of the environment, or of
+`.env` in the working directory; the services are those of `proxy.conf.json`. To begin with:
+
+- `check` says whether all is there that it needs, and what to change if it is not;
+
+- `explain /jupyter/1234/lab` says what becomes of a request, and why;
+
+- `demo` shows all of it on one machine, without VISA.
+"""
 
 app = typer.Typer(
-    help="The authenticated reverse proxy of VISA. Without a command it serves.",
-    add_completion=False,
+    help=_HELP,
+    rich_markup_mode="markdown",
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(sessions.app, name="sessions")
 
 
 def _version(wanted: bool) -> None:
@@ -41,13 +53,9 @@ def serve() -> None:
     Settings come from the environment and from `.env` in the working directory, the services from
     `proxy.conf.json`. Exit status: 0 stopped as told, 1 cannot start, 2 a setting or a route is wrong.
     """
-    try:
+    with mistakes.told():
         chosen, warnings = settings.load()
         services = routes.load(chosen.config_path())
-    except routes.ConfigurationError as error:
-        for mistake in error.mistakes:
-            typer.echo(f"visa-jupyter-proxy: {mistake}", err=True)
-        raise typer.Exit(2) from None
     worker = chosen.for_worker()
     logs.configure(
         worker.log_level,
@@ -65,6 +73,11 @@ def serve() -> None:
     except CannotStart as error:
         typer.echo(f"visa-jupyter-proxy: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+for command in (diagnosis.check, diagnosis.explain, diagnosis.routes):
+    app.command()(command)
+app.add_typer(sessions.app, name="sessions")
 
 
 @app.command()

@@ -4,9 +4,12 @@ Answers are distrusted like everything else from outside: bounded in size and ti
 followed, and only the few fields that are named here leave this file.
 """
 
+import os
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Final, override
 from weakref import WeakSet
 
@@ -26,6 +29,9 @@ _LARGEST_ANSWER: Final = 2**20
 """An instance with all its members is a few KiB; a body beyond 1 MiB is no answer."""
 
 _UP: Final = frozenset({"ACTIVE", "PARTIALLY_ACTIVE", "ACTIVE_MIGRATING"})
+
+
+_NO_TOKEN: Final = "visa-jupyter-proxy-check"  # noqa: S105 -- which is the point: it is none
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +129,16 @@ class VisaApi:
             raise VisaInvalid("the answer is about another instance than asked")
         return self._instance(data)
 
+    async def greet(self) -> float | None:
+        """See that the API answers, with a token that is none: 401, and nothing happens there.
+
+        Returns the time by its clock (`Date`, whole seconds), None when it does not say.
+        """
+        async with self._answered("GET", "/account/instances/0", token=_NO_TOKEN) as response:
+            if response.status != 401:
+                raise VisaInvalid(f"answered {response.status} to a token that is none, and not 401")
+            return _time(response.headers.get("Date"))
+
     async def open_notebook(self, token: str, instance_id: int, kernel_id: str, session_id: str) -> None:
         """Report that a notebook session is open. Raises `TokenRejected` and `InstanceNotFound`."""
         await self._report("open", instance_id, kernel_id, session_id, token=token)
@@ -143,6 +159,16 @@ class VisaApi:
         await self._call("POST", f"/jupyter/instances/{instance_id}/notebook/{what}", token=token, body=body)
 
     async def _call(self, method: str, path: str, *, token: str | None, body: bytes | None = None) -> bytes:
+        async with self._answered(method, path, token=token, body=body) as response:
+            if response.status != 200:
+                raise _refusal(response.status)
+            return await _bounded(response)
+
+    @asynccontextmanager
+    async def _answered(
+        self, method: str, path: str, *, token: str | None, body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; what goes wrong, also with the answer's body, is translated."""
         fields = {"Accept": "application/json"}
         if token is not None:
             fields["Authorization"] = f"Bearer {token}"
@@ -152,9 +178,7 @@ class VisaApi:
             async with self._session.request(
                 method, self._base_url + path, headers=fields, data=body, allow_redirects=False
             ) as response:
-                if response.status != 200:
-                    raise _refusal(response.status)
-                return await _bounded(response)
+                yield response
         except TimeoutError:
             raise VisaTimeout("no answer in time") from None
         except (
@@ -162,7 +186,7 @@ class VisaApi:
             aiohttp.ServerDisconnectedError,
             aiohttp.ClientOSError,
         ) as error:
-            raise VisaUnreachable(type(error).__name__) from None
+            raise VisaUnreachable(_cause(error)) from None
         except aiohttp.ClientError as error:
             raise VisaInvalid(type(error).__name__) from None
 
@@ -174,6 +198,26 @@ class VisaApi:
         return Instance(
             id=data.id, host=data.ipAddress or None, state=data.state or "UNKNOWN", owner=owner, values=values
         )
+
+
+def _cause(error: aiohttp.ClientError) -> str:
+    """Say why there is no connection, in words for the log."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate cannot be verified"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name cannot be resolved"
+        case aiohttp.ClientConnectorError():
+            return os.strerror(error.errno) if error.errno else type(error).__name__
+        case _:
+            return type(error).__name__
+
+
+def _time(date: str | None) -> float | None:
+    try:
+        return None if date is None else parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None
 
 
 def _refusal(status: int) -> ProxyError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from visa_jupyter_proxy import logs, settings
+from visa_jupyter_proxy import logs, mistakes, settings
 from visa_jupyter_proxy.sessions.layouts import Format, Row, lines
 from visa_jupyter_proxy.sessions.times import Zone
 
@@ -171,12 +171,8 @@ def _answers() -> Iterator[tuple[settings.Settings, "Answers"]]:
     """Open the journal. Exit status: 1 it cannot be used, 2 a setting is wrong."""
     from visa_jupyter_proxy.sessions.answers import CannotAnswer, answers  # noqa: PLC0415 -- likewise
 
-    try:
+    with mistakes.told():
         chosen, _ = settings.load()
-    except settings.ConfigurationError as error:
-        for mistake in error.mistakes:
-            typer.echo(f"visa-jupyter-proxy: {mistake}", err=True)
-        raise typer.Exit(2) from None
     logs.configure("warning", chosen.log_timezone)
     try:
         with answers(chosen) as asked:

@@ -78,6 +78,10 @@ class Postgres:
             async with _begun(engine, None, **_READING) as connection:
                 return await connection.run_sync(work)
 
+    async def look(self) -> None:
+        """See that the database can be used, and leave it as it is."""
+        await self.read(lambda _: None)
+
     async def close(self) -> None:
         """Close the connection. A later call opens another."""
         engine, self._engine = self._engine, None

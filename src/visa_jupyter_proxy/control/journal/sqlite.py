@@ -66,6 +66,10 @@ class Sqlite:
         """Do work that reads, and hold nobody up. Raises `JournalUnavailable`, also without a journal."""
         return await self._run(self._read, work)
 
+    async def look(self) -> None:
+        """See that the file can be used, and leave it as it is, even a damaged one."""
+        await asyncio.to_thread(self._try)
+
     async def close(self) -> None:
         """Close the file. A later call opens it again."""
         if self._thread is not None:
@@ -95,6 +99,12 @@ class Sqlite:
             connection = self._reading or self._open_for_reading()
             with connection.begin():
                 return work(connection)
+
+    def _try(self) -> None:
+        try:
+            _dispose(_open(self.path, "rw", verify))
+        except (SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
+            raise JournalUnavailable(damage.describe(error)) from error
 
     def _close(self) -> None:
         for connection in (self._writing, self._reading):

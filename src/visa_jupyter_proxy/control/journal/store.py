@@ -33,6 +33,9 @@ class Database(Protocol):
     async def read[T](self, work: Callable[[Connection], T]) -> T:
         """Do work that reads, without holding anybody up."""
 
+    async def look(self) -> None:
+        """See that it can be used, and change nothing; raises `SchemaIncomplete`, too."""
+
     async def close(self) -> None:
         """Close what is open."""
 
@@ -76,6 +79,13 @@ class Journal:
         Makes no journal: where there is none, or one that lacks something, it raises `JournalUnavailable`.
         """
         return await self._database.read(work)
+
+    async def look(self) -> None:
+        """See that there is a journal which can be used, and change nothing.
+
+        Raises `JournalUnavailable`; as `SchemaIncomplete` where the next start makes what is missing.
+        """
+        await self._database.look()
 
     async def close(self) -> None:
         """Close the database. A later call opens it again."""

@@ -24,6 +24,10 @@ class SchemaUnfit(JournalUnavailable):
     """The journal's tables are not those that this program knows, nor those with something added."""
 
 
+class SchemaIncomplete(SchemaUnfit):
+    """The journal lacks tables or columns, as it does before the first start of this version."""
+
+
 def migrate(connection: Connection, version: str = "head") -> None:
     """Make or complete the tables; a schema newer than this program is left as it is, if it only adds.
 
@@ -45,20 +49,20 @@ def migrate(connection: Connection, version: str = "head") -> None:
 def verify(connection: Connection) -> None:
     """See that all tables and columns are there, and that rows can be written without any others.
 
-    Raises `SchemaUnfit`.
+    Raises `SchemaIncomplete` and `SchemaUnfit`.
     """
     inspector = inspect(connection)
     there = set(inspector.get_table_names())
     for table in metadata.sorted_tables:
         if table.name not in there:
-            raise SchemaUnfit(f"the journal has no table {table.name}")
+            raise SchemaIncomplete(f"the journal has no table {table.name}")
         _verify_columns(table, {column["name"]: dict(column) for column in inspector.get_columns(table.name)})
 
 
 def _verify_columns(table: Table, there: dict[str, dict[str, Any]]) -> None:
     for column in table.columns:
         if column.name not in there:
-            raise SchemaUnfit(f"the journal's table {table.name} has no column {column.name}")
+            raise SchemaIncomplete(f"the journal's table {table.name} has no column {column.name}")
     for name, found in there.items():
         if name not in table.columns and not found["nullable"] and found["default"] is None:
             raise SchemaUnfit(f"the journal's table {table.name} needs {name}, which is not known here")

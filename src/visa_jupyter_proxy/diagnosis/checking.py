@@ -1,0 +1,148 @@
+"""What has to be there for the proxy to serve, looked at in turn. Nothing is changed by it."""
+
+import errno
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from visa_jupyter_proxy.control.control import CannotStart, bind
+from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.errors import JournalError, StorageRefused
+from visa_jupyter_proxy.control.journal.migrations import SchemaIncomplete
+from visa_jupyter_proxy.control.journal.sqlite import FILE
+from visa_jupyter_proxy.diagnosis.findings import Finding
+from visa_jupyter_proxy.errors import ProxyError, VisaInvalid, VisaTimeout
+from visa_jupyter_proxy.routes import Route
+from visa_jupyter_proxy.settings import FIELDS, PREFIX, Settings
+from visa_jupyter_proxy.visa_api import VisaApi
+
+_AGREES_S: Final = 2.0
+"""Clocks that differ by less agree: `Date` has whole seconds."""
+
+_MOST_APART_S: Final = 10.0
+"""Beyond it a fresh token may count as expired, or an expired one as fresh, for longer than a grant of
+a token lives whose `exp` is past by our clock (`authorization.PAST_EXP_S`)."""
+
+
+async def look(settings: Settings, routes: Sequence[Route]) -> AsyncIterator[Finding]:
+    """Look at everything, one after the other; the configuration itself can be used."""
+    yield _settings(settings)
+    for finding in _routes(settings.config_path(), routes):
+        yield finding
+    yield _listening(settings)
+    async for finding in _visa(settings):
+        yield finding
+    yield await _journal(settings)
+
+
+def _settings(settings: Settings) -> Finding:
+    given = [PREFIX + name.upper() for name in FIELDS if name in settings.model_fields_set]
+    return Finding("settings", "ok", f"{len(given)} of {len(FIELDS)} are set: {', '.join(given) or 'none'}")
+
+
+def _routes(path: Path, routes: Sequence[Route]) -> Iterator[Finding]:
+    names = ", ".join(route.name for route in routes)
+    yield Finding("routes", "ok", f"{path}: {names}")
+    for index, route in enumerate(routes):
+        place = f"{path}: $[{index}]"
+        if not route.match.startswith("^"):
+            text = f"{place}.match: matches anywhere, even in the query: write ^ in front of it"
+            yield Finding("routes", "warning", text)
+        for earlier in routes[:index]:
+            if earlier.match == route.match and (earlier.ws or not route.ws):
+                text = f"{place}: is never used: `{earlier.name}` before it has the same `match`: remove one"
+                yield Finding("routes", "warning", text)
+
+
+def _listening(settings: Settings) -> Finding:
+    host, port = settings.server_host, settings.server_port
+    try:
+        bind(host, port).close()
+    except CannotStart as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            text = f"{host} port {port} is in use: by this proxy, if it runs already; else {_change_port()}"
+            return Finding("listening", "warning", text)
+        return Finding("listening", "wrong", str(error))
+    return Finding("listening", "ok", f"{host} port {port} is free")
+
+
+def _change_port() -> str:
+    return f"change {PREFIX}SERVER_PORT, or stop what uses it"
+
+
+async def _visa(settings: Settings) -> AsyncIterator[Finding]:
+    worker = settings.for_worker()
+    api = VisaApi(worker.api_url, ca_file=worker.api_ca_file, timeout_s=worker.api_timeout_s)
+    began, asked_at = time.monotonic(), time.time()
+    try:
+        date = await api.greet()
+    except ProxyError as error:
+        yield Finding("VISA", "wrong", f"{worker.api_url}: {error}. {_advice(error, worker.api_url)}")
+        return
+    finally:
+        await api.close()
+    took = time.monotonic() - began
+    yield Finding("VISA", "ok", f"{worker.api_url} answers, in {took * 1000:.0f} ms")
+    yield _clock(date, asked_at, took)
+
+
+def _advice(error: ProxyError, url: str) -> str:
+    if isinstance(error, VisaInvalid):
+        return f"Is it the VISA API? Set {PREFIX}API_URL to its base, which ends in /api as a rule."
+    if isinstance(error, VisaTimeout):
+        return f"It has {PREFIX}API_TIMEOUT_S: see whether it runs, and whether a firewall drops packets."
+    where = f"Set {PREFIX}API_URL, or {PREFIX}API_HOST and {PREFIX}API_PORT, or see whether it runs"
+    own = f"; trust an authority of your own with {PREFIX}API_CA_FILE" if url.startswith("https:") else ""
+    return f"{where} and a firewall lets us through{own}."
+
+
+def _clock(date: float | None, asked_at: float, took: float) -> Finding:
+    """Compare VISA's clock, of some moment in between and cut to a second, with ours."""
+    if date is None:
+        return Finding(
+            "clock", "warning", "VISA's answer has no Date: its clock cannot be compared with ours"
+        )
+    early, late = asked_at - (date + 1), date - (asked_at + took)
+    apart = max(early, late, 0.0)
+    if apart <= _AGREES_S:
+        return Finding("clock", "ok", "agrees with VISA's")
+    side = "ahead of" if early > late else "behind"
+    text = f"at least {int(apart)} s {side} VISA's: see that both keep time (NTP); tokens expire by it"
+    return Finding("clock", "warning" if apart <= _MOST_APART_S else "wrong", text)
+
+
+async def _journal(settings: Settings) -> Finding:
+    try:
+        journal = Journal(settings.storage_dir, settings.storage_url)
+    except StorageRefused as refused:
+        return Finding("journal", "wrong", f"{PREFIX}STORAGE_DIR: {refused} ({PREFIX}STORAGE_URL)")
+    if not journal.is_shared and (finding := _directory(settings.storage_dir)) is not None:
+        return finding
+    try:
+        await journal.look()
+    except SchemaIncomplete:
+        return Finding("journal", "ok", f"{journal.name} can be reached; its tables are made at the start")
+    except JournalError as error:
+        advice = f"see {PREFIX}STORAGE_URL" if journal.is_shared else f"see {PREFIX}STORAGE_DIR"
+        return Finding("journal", "wrong", f"{journal.name}: {error}: {advice}")
+    finally:
+        await journal.close()
+    return Finding("journal", "ok", f"{journal.name} can be used")
+
+
+def _directory(directory: Path) -> Finding | None:
+    """Say what is to be said before there is a journal, None where there is one."""
+    advice = f"give it to the user that runs the proxy, or change {PREFIX}STORAGE_DIR"
+    place = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    if not place.is_dir():
+        return Finding("journal", "wrong", f"{place} is no directory: change {PREFIX}STORAGE_DIR")
+    if not os.access(place, os.W_OK | os.X_OK):
+        return Finding("journal", "wrong", f"{place} cannot be written: {advice}")
+    file = directory / FILE
+    if not file.exists():
+        return Finding("journal", "ok", f"{file} will be made at the start")
+    if not os.access(file, os.R_OK | os.W_OK):
+        return Finding("journal", "wrong", f"{file} cannot be written: {advice}")
+    return None
