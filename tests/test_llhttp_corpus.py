@@ -14,6 +14,7 @@ import pytest
 from support.llhttp_corpus import Block, Field, Message, blocks
 from support.messages import fields as fields_of
 from visa_jupyter_proxy.errors import ProxyError
+from visa_jupyter_proxy.worker.bodies import Piece
 from visa_jupyter_proxy.worker.framing import RequestReader, ResponseReader
 from visa_jupyter_proxy.worker.http1 import Request, Response
 from visa_jupyter_proxy.worker.lines import Fields
@@ -90,7 +91,7 @@ class _Sink:
         self._head(response, (b"%d" % response.status,), RESPONSE_SPECIAL)
         self.messages[-1].is_complete = response.status < 200 and response.status != 101
 
-    def body_received(self, payload: bytes) -> None:
+    def body_received(self, payload: Piece) -> None:
         self.messages[-1].body += payload
 
     def request_ended(self, trailers: Fields) -> None:

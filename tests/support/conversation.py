@@ -25,6 +25,7 @@ from typing import Final, override
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
+from visa_jupyter_proxy.worker.bodies import Piece
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client
@@ -329,9 +330,9 @@ class Conversation:
         """Whether the client takes no more at the moment."""
         return self._full
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: Piece) -> None:
         """Send to the client."""
-        self._to_client += data
+        self._to_client += b"".join(pieces)
 
     @property
     def sink(self) -> Sink:
@@ -385,7 +386,7 @@ class Conversation:
         exchange.enter(Phase.AUTHORIZE, self.now)
         self._exchange = exchange
 
-    def body_received(self, payload: bytes) -> None:
+    def body_received(self, payload: Piece) -> None:
         """Pass a piece of the body on."""
         self.exchange.request_body_received(payload)
 

@@ -11,6 +11,7 @@ from typing import override
 
 from support.client import Reader
 from visa_jupyter_proxy.errors import InstanceInvalid, ProxyError
+from visa_jupyter_proxy.worker.bodies import Piece
 from visa_jupyter_proxy.worker.framing import RequestReader, ResponseReader
 from visa_jupyter_proxy.worker.http1 import Request, Response
 from visa_jupyter_proxy.worker.lines import Fields
@@ -33,14 +34,14 @@ class Told:
         """Keep a head."""
         self.calls.append(("head", response.status, response.reason, response.lines, response.special))
 
-    def body_received(self, payload: bytes) -> None:
+    def body_received(self, payload: Piece) -> None:
         """Keep a piece of a body."""
         assert payload
         match self.calls[-1]:
             case ("body", bytes() as before):
                 self.calls[-1] = ("body", before + payload)
             case _:
-                self.calls.append(("body", payload))
+                self.calls.append(("body", bytes(payload)))
 
     response_body_received = body_received
 

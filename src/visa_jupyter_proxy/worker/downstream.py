@@ -20,7 +20,7 @@ import math
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
-from visa_jupyter_proxy.worker.bodies import LARGE
+from visa_jupyter_proxy.worker.bodies import LARGE, Piece
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
@@ -35,6 +35,9 @@ from visa_jupyter_proxy.worker.tunnel import Tunnel
 LINGER_S: Final = 30.0
 """How long we take in what a client still sends after our last word, so that it can read that word
 (RFC 9112 9.6): nginx's lingering_time. Also what a client that has sent FIN may wait (case 60)."""
+
+_NOT_COPIED: Final = 16 * 1024
+"""Bytes of a body that go behind the head as they are: gathering costs more to ask for than to copy 8 KiB."""
 
 MOST_IN_A_TURN: Final = 100
 """Pipelined requests that are refused one after the other before other connections have their turn."""
@@ -189,7 +192,7 @@ class Downstream(asyncio.Protocol):
         self._exchange = exchange
         self._start(exchange)
 
-    def body_received(self, payload: bytes) -> None:
+    def body_received(self, payload: Piece) -> None:
         """Pass a piece of the body on."""
         if self._exchange is not None:
             self.deadline = self._proxy.now() + self._proxy.settings.body_timeout_s
@@ -208,11 +211,16 @@ class Downstream(asyncio.Protocol):
         """Whether the client takes no more at the moment."""
         return self._full
 
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-        if self._transport is not None:
-            self._transport.write(data)
-        self.touch()
+    def write(self, *pieces: Piece) -> None:
+        """Send to the client, in one system call (15 us)."""
+        if self._transport is None:
+            return
+        if len(pieces) > 1 and len(pieces[1]) >= _NOT_COPIED:
+            self._transport.writelines(pieces)
+        else:
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._half_closed:
+            self.touch()
 
     @property
     def sink(self) -> "Downstream":
@@ -276,7 +284,8 @@ class Downstream(asyncio.Protocol):
     def exchange_ended(self, exchange: Exchange) -> None:
         """Go on as the exchange says: read the next request, or close."""
         task, self._task, self._exchange = self._task, None, None
-        self._stop_splice()
+        if self._splice is not None:
+            self._stop_splice()
         if task is not None and task is not asyncio.current_task():
             task.cancel()  # the client has gone, or was too slow: nobody waits for its answer
         self._proxy.exchange_ended(exchange)

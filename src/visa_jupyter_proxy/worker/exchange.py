@@ -21,7 +21,7 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
 )
 from visa_jupyter_proxy.routes import Match
-from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
+from visa_jupyter_proxy.worker.bodies import Piece, chunk, last_chunk
 from visa_jupyter_proxy.worker.fields import request_trailers, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
@@ -119,9 +119,9 @@ class Exchange:
         self.bytes_down = 0
         self._downstream = downstream
         self._upstream: UpstreamPort | None = None
-        self._held: Sequence[bytes] = ()
-        self._held_end: Fields = []
-        self._outgoing: list[bytes] = []
+        self._held: Sequence[Piece] = ()
+        self._held_end: Fields = ()
+        self._outgoing: list[Piece] = []
         """For the client, until all of what was read with it is there."""
         self._request_ended = not request.has_body
         self._until_close = False
@@ -157,7 +157,7 @@ class Exchange:
 
     # --- told by the client's connection ---------------------------------------------------
 
-    def request_body_received(self, payload: bytes) -> None:
+    def request_body_received(self, payload: Piece) -> None:
         """Take a piece of the request's body, which may come after an early end."""
         if self.phase is Phase.END:
             return
@@ -254,7 +254,7 @@ class Exchange:
         else:
             self._respond(response)
 
-    def response_body_received(self, payload: bytes) -> None:
+    def response_body_received(self, payload: Piece) -> None:
         """Take a piece of the response's body."""
         if self.phase is Phase.END:
             return
@@ -286,10 +286,10 @@ class Exchange:
         self.enter(Phase.END, now)
 
     def flush(self) -> None:
-        """Send what has come of one read, in one piece: each write is a system call (15 us)."""
+        """Send what has come of one read."""
         outgoing = self._outgoing
         if outgoing:
-            self._downstream.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+            self._downstream.write(*outgoing)
             outgoing.clear()
 
     def upstream_full(self) -> None:

@@ -25,6 +25,8 @@ from visa_jupyter_proxy.worker.sections import (
 from visa_jupyter_proxy.worker.websocket import UPGRADE
 
 _LOCATIONS: Final = ((b"location", b"Location"), (b"content-location", b"Content-Location"))
+_MAPPED: Final = frozenset({b"location", b"content-location", b"set-cookie"})
+"""Fields of a response that name places: most have none of them."""
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
 _NOT_IN_TRAILERS: Final = (
@@ -109,7 +111,17 @@ def _repeated(request: Request, route: Route, grant: Grant, client: Client, pref
 
 def response_lines(response: Response, request: Request, match: Match, grant: Grant, client: Client) -> Lines:
     """Make the fields of the response to the client, without those of the connection."""
-    lines, special = [*response.lines], response.special
+    lines = [*response.lines]
+    if not _MAPPED.isdisjoint(response.special):
+        lines += _mapped(response, request, match, grant, client)
+    if b"service-worker" in request.special:
+        lines.append(_worker_scope(match))
+    return lines
+
+
+def _mapped(response: Response, request: Request, match: Match, grant: Grant, client: Client) -> Lines:
+    """Make the fields that name places, as the browser must see them."""
+    lines, special = [], response.special
     for key, name in _LOCATIONS:
         for value in special.get(key, ()):
             location = public_location(value, match, grant.host, client.host or request.host)
@@ -119,8 +131,6 @@ def response_lines(response: Response, request: Request, match: Match, grant: Gr
         for value in special.get(b"set-cookie", ())
         if not sets_token(value)
     ]
-    if b"service-worker" in request.special:
-        lines.append(_worker_scope(match))
     return lines
 
 

@@ -10,7 +10,7 @@ import re
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, TargetTooLong
-from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, UntilClose
+from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, Piece, UntilClose
 from visa_jupyter_proxy.worker.http1 import (
     DEFAULT_LIMITS,
     HeadLimits,
@@ -28,6 +28,9 @@ LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 
 _MOST_INFORMATIONAL: Final = 16
 """1xx responses before a final one; HAProxy and Go stop at a handful."""
+
+_LONG: Final = 16 * 1024
+"""Bytes behind a head that are rather looked at than copied: of a 64 KiB answer that saves 5 us."""
 
 _MANY_PIECES: Final = 1000
 """Chunks in one read, which may have a hundred thousand: a millisecond's work."""
@@ -52,12 +55,11 @@ class _HeadBuffer:
     def __bool__(self) -> bool:
         return bool(self._data)
 
-    def take(self, data: bytes) -> tuple[bytes, bytes] | None:
+    def take(self, data: bytes) -> tuple[bytes, Piece] | None:
         """Return head and rest when the head is complete. Raises `HeadTooLarge` past the limit."""
         if not self._data and 0 <= (end := data.find(b"\r\n\r\n")) <= self._limit:
-            # All of it in one read, as nearly always.
-            end += 4
-            return (data, b"") if end == len(data) else (data[:end], data[end:])
+            end += 4  # all of it in one read, as nearly always
+            return data[:end], data[end:] if len(data) - end < _LONG else memoryview(data)[end:]
         scanned = max(0, len(self._data) - 3)
         data = self._data = self._data + data if self._data else data
         end = data.find(b"\r\n\r\n", scanned)
@@ -90,7 +92,7 @@ class RequestSink(Protocol):
     def request_received(self, request: Request) -> None:
         """Take a head."""
 
-    def body_received(self, payload: bytes) -> None:
+    def body_received(self, payload: Piece) -> None:
         """Take a piece of the body; never empty."""
 
     def request_ended(self, trailers: Fields) -> None:
@@ -178,11 +180,11 @@ class RequestReader:
             self._body = LengthBody(request.length)
         self._sink.request_received(request)
         if self._body is None:
-            self._end(rest, ())
+            self._end(bytes(rest), ())
         elif rest:
             self._read_body(self._body, rest)
 
-    def _read_body(self, body: Body, data: bytes) -> None:
+    def _read_body(self, body: Body, data: Piece) -> None:
         payload, rest = body.decode(data)
         self._pieces = body.pieces
         if payload:
@@ -201,7 +203,7 @@ class ResponseSink(Protocol):
     def response_received(self, response: Response) -> None:
         """Take a head: any number of 1xx, then one other."""
 
-    def response_body_received(self, payload: bytes) -> None:
+    def response_body_received(self, payload: Piece) -> None:
         """Take a piece of the body; never empty."""
 
     def response_ended(self, trailers: Fields) -> None:
@@ -245,9 +247,11 @@ class ResponseReader:
         """Take what arrived. Raises `InstanceInvalid`: nothing can be read after that."""
         self.started = True
         self._pieces = 0
-        while data and not self.ended:
-            data = self._read_body(self._body, data) if self._body is not None else self._read_head(data)
-        self.leftover += data
+        rest: Piece = data
+        while rest and not self.ended:
+            rest = self._read_head(bytes(rest)) if self._body is None else self._read_body(self._body, rest)
+        if rest:
+            self.leftover += rest
 
     @property
     def remaining(self) -> int:
@@ -270,7 +274,7 @@ class ResponseReader:
         self._end(())
         return True
 
-    def _read_head(self, data: bytes) -> bytes:
+    def _read_head(self, data: bytes) -> Piece:
         try:
             taken = self._head.take(data)
         except (HeadTooLarge, TargetTooLong, BadRequest) as error:
@@ -301,7 +305,7 @@ class ResponseReader:
             return UntilClose()
         return LengthBody(response.length) if response.length else None
 
-    def _read_body(self, body: Body, data: bytes) -> bytes:
+    def _read_body(self, body: Body, data: Piece) -> bytes:
         payload, rest = body.decode(data)
         self._pieces = body.pieces
         if payload:

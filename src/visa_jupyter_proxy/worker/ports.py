@@ -7,6 +7,7 @@ needs the pool that has opened it.
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from visa_jupyter_proxy.worker.bodies import Piece
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed, Transport
 from visa_jupyter_proxy.worker.splice import Sink, Splices
@@ -25,8 +26,8 @@ class Hold:
 class DownstreamPort[Exchange](Protocol):
     """What an exchange needs of the client's connection."""
 
-    def write(self, data: bytes) -> None:
-        """Send; back-pressure comes back as `pause_reading` of the upstream port."""
+    def write(self, *pieces: Piece) -> None:
+        """Send, all in one system call; back-pressure comes back as `pause_reading` of the upstream port."""
 
     def hold(self, reason: int) -> None:
         """Stop reading from the client until each reason (of `Hold`) is released."""
@@ -65,7 +66,7 @@ class UpstreamPort(Protocol):
     def reused(self) -> bool:
         """Whether another exchange has used this connection before."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         """Send; back-pressure comes back as `Hold.UPSTREAM_FULL` of the downstream port."""
 
     @property

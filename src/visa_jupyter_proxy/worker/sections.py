@@ -106,7 +106,8 @@ _RESPONSE_READ: Final = frozenset(
 )
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]+)(?::[0-9]*)?")
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_MOST_DIGITS: Final = 18
+"""Of a Content-Length: an exabyte less one."""
 
 _KEY_LINE_BEGINS: Final = b"\r\nSec-WebSocket-Key: "
 _KEY_LINE: Final = re.compile(_KEY_LINE_BEGINS + rb"([0-9A-Za-z+/]{22}==)(?=\r\n)")
@@ -236,9 +237,10 @@ def _content_length(values: list[bytes] | None, invalid: type[ProxyError]) -> in
     if values is None:
         return None
     # Equal repetitions might be collapsed (RFC 9112 6.3); refusing them is simpler to be sure of.
-    if len(values) > 1 or not _LENGTH.fullmatch(values[0]):
+    value = values[0]
+    if len(values) > 1 or not value.isdigit() or len(value) > _MOST_DIGITS:
         raise invalid("bad Content-Length")
-    return int(values[0])
+    return int(value)
 
 
 def _is_chunked(section: Section, invalid: type[ProxyError]) -> bool:

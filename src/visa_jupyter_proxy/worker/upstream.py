@@ -7,7 +7,7 @@ import ssl
 from typing import Final, NamedTuple, cast, override
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
-from visa_jupyter_proxy.worker.bodies import LARGE
+from visa_jupyter_proxy.worker.bodies import LARGE, Piece
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.framing import ResponseReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
@@ -85,7 +85,7 @@ class Upstream(asyncio.Protocol):
 
     # --- called by the exchange ------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         """Send to the instance."""
         if self.transport is not None:
             self.transport.write(data)
@@ -118,7 +118,7 @@ class Upstream(asyncio.Protocol):
         """Leave the exchange: `_settle` keeps the connection when the response has ended well."""
         reader, self._exchange = self._reader, None
         self.deadline = math.inf
-        spliced = self._stop_splice()
+        spliced = self._splice is not None and self._stop_splice()
         if reusable and reader is not None and reader.ended:
             if self._held or spliced:
                 self.resume_reading()
@@ -147,10 +147,10 @@ class Upstream(asyncio.Protocol):
             self.abort()
             return
         self._pass_on()
-        if reader.is_laborious:
-            self._give_way()
         if reader.ended:
             self._settle(reader)
+        elif reader.is_laborious:
+            self._give_way()
         elif reader.remaining >= LARGE:
             self._splice_rest(reader.remaining)
 
@@ -222,7 +222,7 @@ class Upstream(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.response_received(response, self._pool.now())
 
-    def response_body_received(self, payload: bytes) -> None:
+    def response_body_received(self, payload: Piece) -> None:
         """Pass a piece of the body on."""
         if self._exchange is not None:
             self._exchange.response_body_received(payload)
