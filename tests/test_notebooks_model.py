@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.plain_api import PlainApi
-from support.sessions import Clock, ended, key, opened, rows
+from support.sessions import Clock, ended, key, opened, progressed, rows
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.mailbox import NotebookKey, TokenAccepted
@@ -24,6 +24,17 @@ from visa_jupyter_proxy.visa_api import VisaApi
 
 _KEYS = st.integers(1, 3)
 _NODES = st.integers(0, 1)
+
+UNEQUAL = """
+SELECT sessions.id FROM sessions JOIN connections ON connections.session = sessions.id GROUP BY sessions.id
+HAVING sessions.connections IS NOT count(*)
+  OR sessions.bytes_up IS NOT sum(connections.bytes_up)
+  OR sessions.messages_up IS NOT sum(connections.messages_up)
+  OR sessions.first_interaction_at IS NOT min(connections.first_interaction_at)
+  OR sessions.last_interaction_at IS NOT max(connections.last_interaction_at)
+  OR sessions.closed_at IS NOT NULL AND sessions.closed_at IS NOT max(connections.ended_at)
+"""
+"""Sessions whose figures are not those of their connections together."""
 
 
 class Node:
@@ -95,6 +106,15 @@ class Sessions(RuleBasedStateMachine):
             tunnel = sorted(tunnels)[chance % len(tunnels)]
             del tunnels[tunnel]
             self.nodes[node].notebooks.tunnel_ended(tunnel % 2, ended(tunnel))
+
+    @rule(node=_NODES, chance=st.integers(0, 100))
+    def progress(self, node: int, chance: int) -> None:
+        """Something passes through one of the tunnels."""
+        tunnels = sorted(self.nodes[node].tunnels)
+        if tunnels:
+            tunnel = tunnels[chance % len(tunnels)]
+            message = progressed(tunnel, messages_up=chance)
+            self.nodes[node].notebooks.tunnel_progressed(tunnel % 2, message)
 
     @rule(node=_NODES, worker=st.integers(0, 1))
     def lose_worker(self, node: int, worker: int) -> None:
@@ -218,6 +238,7 @@ class Sessions(RuleBasedStateMachine):
             rows(file, "SELECT kernel_id FROM sessions WHERE closed_at IS NULL")
         )
         assert [] == rows(file, "SELECT id FROM reports WHERE state = 'pending'")
+        assert [] == rows(file, UNEQUAL)
 
 
 class SessionsOnABrokenStore(Sessions):

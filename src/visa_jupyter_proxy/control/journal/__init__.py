@@ -5,7 +5,8 @@
 - `store`: `Journal`, all that can be asked of it, on one of two engines: `postgres`, and `sqlite` with
   `filesystems` (where its file may be) and `damage` (what becomes of a broken one). Both translate foreign
   errors into those of `errors`.
-- `changes`: what records change, in plain code; `writing`, `figures` and `takeover` are the statements.
+- `changes` and `figures`: what records change, in plain code; `writing`, `takeover` and `ends` are the
+  statements.
 - `reading`: questions for reports; `upkeep`: what is taken out again; `backup`: a copy of the file;
   `inheritance`: what the original has left.
 - `schema`: the tables; `migrations` makes them, and only ever adds.

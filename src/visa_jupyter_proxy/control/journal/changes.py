@@ -5,8 +5,9 @@ whoever they belong to, and the end of the last one closes it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from visa_jupyter_proxy.control.journal.figures import NOTHING, SUMS, Row, join, tell
 from visa_jupyter_proxy.control.journal.records import (
     Ended,
     Kind,
@@ -19,8 +20,6 @@ from visa_jupyter_proxy.control.journal.records import (
 from visa_jupyter_proxy.control.journal.schema import FIGURES
 from visa_jupyter_proxy.mailbox import NotebookKey
 
-type Row = dict[str, Any]
-
 PROGRESS: Final = (*FIGURES, "left_at", "reason")
 """What is kept of a `Progressed`."""
 
@@ -31,6 +30,10 @@ class Held:
 
     sessions: dict[str, str] = field(default_factory=dict)
     """Connection -> the session it belongs to."""
+    figures: dict[str, Row] = field(default_factory=dict)
+    """Connection -> what is known of it."""
+    sums: dict[str, Row] = field(default_factory=dict)
+    """Session -> that of all its connections, and their number."""
     over: set[str] = field(default_factory=set)
     """Connections that have ended."""
     open: dict[NotebookKey, str] = field(default_factory=dict)
@@ -58,8 +61,18 @@ class Changes:
         self.ended: list[Row] = []
         self.reports: list[Row] = []
         self.settled: list[Row] = []
-        self.touched: set[str] = set()
-        """Sessions whose figures are to be summed up again."""
+        self._touched: dict[str, None] = {}
+        self.over: dict[str, None] = {}
+        """Sessions that are closed, new ones among them."""
+
+    @property
+    def summed(self) -> list[Row]:
+        """The sessions that were there before, with their new figures."""
+        return [
+            {"session": session, **{f"to_{name}": self._held.sums[session][name] for name in SUMS}}
+            for session in self._touched
+            if session not in self.sessions
+        ]
 
     def add(self, record: Record) -> str | None:
         """Take one more record; give the id of the report that it makes due, if any."""
@@ -83,8 +96,8 @@ class Changes:
         is_new = session is None
         if session is None:
             session = self._new_session(record)
-        else:
-            self.touched.add(session)
+        join(self._held.sums[session])
+        self._touched[session] = None
         self._held.sessions[record.connection] = session
         self._held.carriers[session] = self._held.carriers.get(session, 0) + 1
         self.connections[record.connection] = {
@@ -112,8 +125,10 @@ class Changes:
             "opened_at": record.at,
             "closed_at": None,
             "reason": None,
-            "connections": 1,
+            "connections": 0,
+            **NOTHING,
         }
+        self._held.sums[record.session] = self.sessions[record.session]
         self._held.open[record.key] = record.session
         return record.session
 
@@ -121,8 +136,8 @@ class Changes:
         session = self._carried(record.connection)
         if session is None:
             return
-        self.touched.add(session)
         row = {name: getattr(record, name) for name in PROGRESS}
+        self._tell(session, record.connection, row)
         new = self.connections.get(record.connection)
         if new is None:
             self.progressed.append(_update(record.connection, row))
@@ -134,16 +149,16 @@ class Changes:
         if session is None:
             return self._again(record)
         self._held.over.add(record.connection)
-        self.touched.add(session)
-        self._end(record)
+        self._end(session, record)
         self._held.carriers[session] -= 1
         is_last = self._held.carriers[session] == 0
         if is_last:
             self._close(session, record)
         return self._due("close", record, session) if is_last or record.released else None
 
-    def _end(self, record: Ended) -> None:
+    def _end(self, session: str, record: Ended) -> None:
         figures = {name: getattr(record, name) for name in FIGURES}
+        self._tell(session, record.connection, figures)
         row = {**figures, "left_at": record.at, "ended_at": record.at, "reason": record.reason}
         new = self.connections.get(record.connection)
         if new is None:
@@ -151,7 +166,12 @@ class Changes:
         else:
             new |= _known(row)
 
+    def _tell(self, session: str, connection: str, figures: Row) -> None:
+        tell(self._held.sums[session], self._held.figures.setdefault(connection, dict(NOTHING)), figures)
+        self._touched[session] = None
+
     def _close(self, session: str, record: Ended) -> None:
+        self.over[session] = None
         self._held.open.pop(record.key, None)
         new = self.sessions.get(session)
         if new is None:

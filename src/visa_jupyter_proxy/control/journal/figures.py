@@ -1,38 +1,41 @@
-"""What a session's connections come to, taken together."""
+"""What a session's connections come to, taken together. Plain code.
 
-from collections.abc import Iterable
+It is kept up with every change of one of them: to add all of them up again would take the longer, the
+more often a browser has come back.
+"""
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, cast, func, select, update
+from typing import Any, Final
 
-from visa_jupyter_proxy.control.journal import lists
-from visa_jupyter_proxy.control.journal.schema import COUNTS, connections, sessions
+from visa_jupyter_proxy.control.journal.schema import COUNTS, FIGURES
 
-_sums = (
-    select(
-        connections.c.session,
-        func.count().label("connections"),
-        # PostgreSQL's sum of whole numbers is a decimal one.
-        *(cast(func.sum(connections.c[name]), BigInteger).label(name) for name in COUNTS),
-        func.min(connections.c.first_interaction_at).label("first_interaction_at"),
-        func.max(connections.c.last_interaction_at).label("last_interaction_at"),
-        func.max(connections.c.ended_at).label("ended_at"),
-    )
-    .where(connections.c.session.in_(bindparam("values", expanding=True)))
-    .group_by(connections.c.session)
-    .subquery("sums")
-)
-_sum_up = (
-    update(sessions)
-    .where(sessions.c.id == _sums.c.session)
-    .values(
-        {column.name: column for column in _sums.c if column.name not in ("session", "ended_at")}
-        # When the connection was over that was so last, whichever was written last.
-        | {"closed_at": case((sessions.c.closed_at.is_not(None), _sums.c.ended_at))}
-    )
-)
+type Row = dict[str, Any]
+
+SUMS: Final = ("connections", *FIGURES)
+"""The columns of a session that are kept so."""
+
+NOTHING: Final[Row] = dict.fromkeys(FIGURES)
+"""What is known at the beginning."""
 
 
-def sum_up(connection: Connection, touched: Iterable[str]) -> None:
-    """Give these sessions the figures of all their connections; those that are closed, their end."""
-    for some in lists.parts(touched):
-        connection.execute(_sum_up, {"values": some})
+def join(session: Row) -> None:
+    """Count one more connection of a session."""
+    session["connections"] = (session["connections"] or 0) + 1
+
+
+def tell(session: Row, before: Row, now: Row) -> None:
+    """Change a session's figures as those of a connection have changed; what is None now is as before.
+
+    `before` is brought up to date, too.
+    """
+    for name in FIGURES:
+        value = now[name]
+        if value is None:
+            continue
+        known = session[name]
+        if name in COUNTS:
+            session[name] = (known or 0) + value - (before[name] or 0)
+        elif known is None:
+            session[name] = value
+        else:
+            session[name] = min(known, value) if name == "first_interaction_at" else max(known, value)
+        before[name] = value

@@ -19,8 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from visa_jupyter_proxy.control.journal import lists
-from visa_jupyter_proxy.control.journal.figures import sum_up
+from visa_jupyter_proxy.control.journal import ends, lists
 from visa_jupyter_proxy.control.journal.records import Due, ReportState, is_reportable, new_id
 from visa_jupyter_proxy.control.journal.schema import connections, owners, reports, sessions
 from visa_jupyter_proxy.mailbox import NotebookKey
@@ -100,7 +99,7 @@ def _end(connection: Connection, dead: str, last_sign: Column[Any], at: float) -
         reasons = dict(map(tuple, lists.rows(connection, _reasons, [row.id for row in idle])))
         connection.execute(_close, [{"session": row.id, "at": at, "why": reasons[row.id]} for row in idle])
         _report(connection, dead, idle, at)
-    sum_up(connection, set(carried))
+        ends.correct(connection, [row.id for row in idle])
     return len(carried)
 
 

@@ -19,20 +19,21 @@ from sqlalchemy import (
     update,
 )
 
-from visa_jupyter_proxy.control.journal import lists, takeover
+from visa_jupyter_proxy.control.journal import ends, lists, takeover
 from visa_jupyter_proxy.control.journal.changes import PROGRESS, Changes, Held
-from visa_jupyter_proxy.control.journal.figures import sum_up
+from visa_jupyter_proxy.control.journal.figures import SUMS
 from visa_jupyter_proxy.control.journal.records import Due, Ended, Opened, Record, ReportState, Settled
-from visa_jupyter_proxy.control.journal.schema import connections, reports, sessions
+from visa_jupyter_proxy.control.journal.schema import FIGURES, connections, reports, sessions
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 # Statements are made once: making one costs more than executing it.
 _values: BindParameter[Any] = bindparam("values", expanding=True)
 _is_pending = reports.c.state == ReportState.PENDING.value
 
-_held = select(connections.c.id, connections.c.session, connections.c.ended_at).where(
+_held = select(*(connections.c[name] for name in ("id", "session", "ended_at", *FIGURES))).where(
     connections.c.id.in_(_values)
 )
+_sums = select(*(sessions.c[name] for name in ("id", *SUMS))).where(sessions.c.id.in_(_values))
 _key = (sessions.c.instance_id, sessions.c.kernel_id, sessions.c.session_id)
 _open = select(sessions.c.id, *_key).where(tuple_(*_key).in_(_values), sessions.c.closed_at.is_(None))
 _carriers = (
@@ -73,6 +74,11 @@ def _update(*names: str) -> Update:
     )
 
 
+_sum_up = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values({name: bindparam(f"to_{name}") for name in SUMS})
+)
 _progress = _update(*PROGRESS)
 _end = _update(*PROGRESS, "ended_at")
 # Only once: a report that another owner has settled meanwhile stays as that found it.
@@ -110,6 +116,7 @@ def _load(connection: Connection, records: Sequence[Record]) -> Held:
     named = {record.connection for record in records if not isinstance(record, Settled)}
     for row in lists.rows(connection, _held, named):
         held.sessions[row.id] = row.session
+        held.figures[row.id] = {name: getattr(row, name) for name in FIGURES}
         if row.ended_at is not None:
             held.over.add(row.id)
     new = [r for r in records if isinstance(r, Opened) and r.connection not in held.sessions]
@@ -119,6 +126,7 @@ def _load(connection: Connection, records: Sequence[Record]) -> Held:
     held.untold = {row.session for row in lists.rows(connection, _untold, held.open.values())}
     carried = {*held.sessions.values(), *held.open.values()}
     held.carriers = {row.session: row.carriers for row in lists.rows(connection, _carriers, carried)}
+    held.sums = {row.id: row._asdict() for row in lists.rows(connection, _sums, carried)}
     again = [r.report for r in records if isinstance(r, Opened | Ended) and r.report and _is_written(r, held)]
     held.pending = {row.id for row in lists.rows(connection, _pending, again)}
     return held
@@ -137,7 +145,8 @@ def _store(connection: Connection, changes: Changes) -> None:
         (_end, changes.ended),
         (_new_reports, changes.reports),
         (_settle, changes.settled),
+        (_sum_up, changes.summed),
     ):
         if rows:
             connection.execute(statement, rows)
-    sum_up(connection, changes.touched)
+    ends.correct(connection, changes.over)
