@@ -60,8 +60,13 @@ bench-check: .venv/dev.stamp  ## Fail when we cost more than a tenth more than c
 bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, connection, ws, ws64k, kernel, open or openkernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
 
-picture: .venv/dev.stamp chromium  ## Take the README's picture anew
+picture: .venv/dev.stamp chromium  ## Take the pictures of README and docs anew
 	@PICTURE=docs/images/jupyterlab.png $(BIN)/python -m pytest tests/e2e/test_jupyterlab.py
+	@all=$$(mktemp -d); trap 'rm -rf "$$all"' EXIT; \
+	PICTURES=$$all $(BIN)/python -m pytest tests/e2e/test_pages.py -k looks; \
+	cp "$$all/building-desktop-light-en.png" docs/images/page-waiting.png; \
+	cp "$$all/signed-out-phone-dark-fr.png" docs/images/page-signed-out.png; \
+	cp "$$all/unreachable-phone-light-en.png" docs/images/page-unreachable.png
 
 reference: .venv/dev.stamp  ## Write the pages of docs/reference that are made from the code
 	@$(BIN)/python -m docs.generated

@@ -19,6 +19,7 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.worker import authorization as module
 from visa_jupyter_proxy.worker.authorization import BRIEF_S
+from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.turns import MOST_QUESTIONS, MOST_WAITING, MOST_WAITING_OF_A_CLIENT
 
@@ -704,5 +705,68 @@ class TestWhileTheApiIsAway:
             setting.api.refuses = VisaUnreachable("down")
             grants = [await setting.grant(token) for token in tokens]
             assert [5.0, 3.75, 2.5] == [grant.expires - setting.now for grant in grants]
+
+        run(test)
+
+
+class TestLooks:
+    """How an instance is, for a page that waits: nothing is granted by it."""
+
+    def test_the_owner_is_told_where_it_is(self) -> None:
+        """And neither is a grant made, nor is the question that moves the clock asked."""
+
+        async def test(setting: Setting) -> None:
+            access, host = await setting.authorization.look(AccessToken("token"), 12, "a")
+            assert ("OWNER", True, "10.0.0.12") == (access.role, access.is_up, host)
+            assert ([], [("token", 12)]) == (setting.api.asked, setting.api.looked)
+            assert setting.authorization.known(AccessToken("token"), 12) is None
+
+        run(test)
+
+    @pytest.mark.parametrize("role", ["USER", "GUEST", "SUPPORT", None])
+    def test_a_member_is_not_the_owner(self, role: str | None) -> None:
+        """What is no owner's is not found, as ever."""
+
+        async def test(setting: Setting) -> None:
+            setting.api.role = role
+            with pytest.raises(InstanceNotFound):
+                await setting.authorization.look(AccessToken("token"), 12, "a")
+
+        run(test)
+
+    def test_the_state_explains_a_missing_address(self) -> None:
+        """So that people are told what they wait for."""
+
+        async def test(setting: Setting) -> None:
+            setting.api.host, setting.api.state = None, "BUILDING"
+            with pytest.raises(InstanceNotReady) as caught:
+                await setting.authorization.look(AccessToken("token"), 12, "a")
+            assert "BUILDING" == caught.value.state
+            with pytest.raises(InstanceNotReady) as caught:
+                await setting.grant()
+            assert "BUILDING" == caught.value.state
+
+        run(test)
+
+    def test_an_address_must_be_allowed(self) -> None:
+        """As for a request."""
+
+        async def test(setting: Setting) -> None:
+            setting.api.host = "127.0.0.1"
+            with pytest.raises(InstanceAddressRefused):
+                await setting.authorization.look(AccessToken("token"), 12, "a")
+
+        run(test)
+
+    def test_134_refusals_are_remembered(self) -> None:
+        """For requests too, and the other way round."""
+
+        async def test(setting: Setting) -> None:
+            setting.api.refuses = TokenRejected("401")
+            for _ in range(3):
+                with pytest.raises(TokenRejected):
+                    await setting.authorization.look(AccessToken("token"), 12, "a")
+            await setting.refused(TokenRejected)
+            assert ([], 1) == (setting.api.asked, len(setting.api.looked))
 
         run(test)

@@ -191,6 +191,14 @@ def _findings(site: Site) -> dict[str, tuple[str, str]]:
     return found
 
 
+def test_a_mistake_in_a_page(site: Site, tmp_path: Path) -> None:
+    """Its file and line."""
+    (tmp_path / "stopped.html").write_text("<main>\n{% if %}</main>")
+    site.settings(PAGES_DIR=str(tmp_path))
+    answer = site.run("check")
+    assert (2, True) == (answer.exit_code, "stopped.html, line 2: " in answer.stdout)
+
+
 class TestWarnings:
     """What works, and is hardly meant."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from support.client import upgrade
 from support.conversation import JUPYTER, Wire
+from support.pages import PAGES
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
@@ -74,6 +75,7 @@ class Client:
         self.proxy = Proxy(
             _SETTINGS,
             [JUPYTER],
+            pages=PAGES,
             authorization=authorization,
             pool=pool,
             hangups=self.hangups,

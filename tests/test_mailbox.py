@@ -15,6 +15,7 @@ from visa_jupyter_proxy.mailbox import (
     Mailbox,
     Message,
     NotebookKey,
+    Page,
     Ping,
     Pong,
     Ready,
@@ -50,7 +51,7 @@ _SETTINGS = WorkerSettings(
     log_syslog_app_name=None,
 )
 _ALL: list[Message] = [
-    Start(settings=_SETTINGS, routes=(JUPYTER, FILES)),
+    Start(settings=_SETTINGS, routes=(JUPYTER, FILES), pages={"en": {"x": Page(body=b"<p>", policy="")}}),
     Ping(number=7),
     Drain(seconds=2.5),
     EndTunnels(code=1012, reason="service restart"),

@@ -4,15 +4,27 @@ import json
 
 import pytest
 
-from support.messages import fields
+from support.messages import fields, request
+from support.pages import PAGES, SHIPPED, PageText
 from visa_jupyter_proxy import errors
-from visa_jupyter_proxy.errors import ProxyError
+from visa_jupyter_proxy.error_pages import TEMPLATES
+from visa_jupyter_proxy.errors import InstanceNotReady, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.worker.http1 import parse_response, response_head
-from visa_jupyter_proxy.worker.pages import ADVICE, error_page
+from visa_jupyter_proxy.worker.pages import _STATES, Answer, Pages, error_object, go_on
 
 _ALL = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, ProxyError)]
 _ALL.remove(ProxyError)
 _ALL.remove(errors.ClientGone)  # never sent
+
+_PERSON = b"Sec-Fetch-Mode: navigate"
+
+
+def _answer(error: ProxyError, *lines: bytes, pages: Pages = PAGES) -> Answer:
+    return pages.refusal(error, request(*lines), b"id-1", b"today")
+
+
+def _title(answer: Answer) -> str:
+    return PageText(answer[2].decode()).said["h1"][0]
 
 
 @pytest.mark.parametrize("error", _ALL, ids=lambda error: error.__name__)
@@ -21,13 +33,14 @@ class TestEveryError:
 
     def test_203_204_the_body_is_fixed(self, error: type[ProxyError]) -> None:
         """Error, message and the request's id, and nothing of what happened."""
-        _, _, body = error_page(error("10.0.0.12 secret"), b"id-1", b"today")
+        _, _, body = _answer(error("10.0.0.12 secret"))
         expected = {"error": error.error, "message": error.message, "requestId": "id-1"}
         assert expected == json.loads(body)
+        assert error_object(error(""), b"id-1", b"today")[2] == body
 
     def test_203_the_head_is_complete(self, error: type[ProxyError]) -> None:
         """With its length, and what keeps browsers and caches from making more of it."""
-        reason, lines, body = error_page(error("10.0.0.12 secret"), b"id-1", b"today")
+        reason, lines, body = _answer(error("10.0.0.12 secret"))
         head = parse_response(response_head(error.status, reason, lines))
         assert (error.status, len(body)) == (head.status, head.length)
         sent = dict(fields(head.lines))
@@ -39,25 +52,124 @@ class TestEveryError:
         )
         assert b"secret" not in b"".join(lines) + reason
 
-    def test_203_204_a_page_is_fixed(self, error: type[ProxyError]) -> None:
-        """What happened, what to do and the request's id, in a page that needs nothing else."""
-        reason, lines, body = error_page(error("10.0.0.12 <b>"), b"id-1", b"today", for_people=True)
+    @pytest.mark.parametrize("language", SHIPPED)
+    def test_203_204_a_page_is_fixed(self, error: type[ProxyError], language: str) -> None:
+        """What happened, what to do, status and the request's id, in a page that needs nothing else."""
+        wanted = b"Accept-Language: " + language.encode()
+        reason, lines, body = _answer(error("10.0.0.12 <b>"), _PERSON, wanted)
         head = parse_response(response_head(error.status, reason, lines))
         page = body.decode()
         assert (error.status, len(body)) == (head.status, head.length)
-        told = (error.message, ADVICE[error.error], "id-1", f"{error.status} {reason.decode()}.")
-        assert [] == [text for text in told if page.count(text) != 1]
-        assert [] == [text for text in ("10.0.0.12", "<b>", "<script", "%(") if text in page]
+        said = PageText(page).said
+        assert said["title"] == said["h1"]
+        assert len(said["p"]) >= 2
+        assert f" {error.status}, " in said["footer"][0]
+        assert said["footer"][0].endswith(" id-1")
+        assert [] == [text for text in ("10.0.0.12", "<b>", "@status@", "@request-id@", "{{") if text in page]
+        assert language.encode() == dict(fields(lines))[b"Content-Language"]
 
     def test_what_a_status_demands(self, error: type[ProxyError]) -> None:
         """401 a challenge, 405 the methods, 426 the version, 503 when to come again (RFC 9110 15)."""
-        names = {name.lower() for name, _ in fields(error_page(error(""), b"id-1", b"today")[1])}
         needed = {401: b"www-authenticate", 405: b"allow", 426: b"sec-websocket-version", 503: b"retry-after"}
-        assert {needed[error.status]} <= names if error.status in needed else b"retry-after" not in names
+        for lines in ((), (_PERSON,)):
+            names = {name.lower() for name, _ in fields(_answer(error(""), *lines)[1])}
+            assert (
+                ({needed[error.status]} <= names) if error.status in needed else b"retry-after" not in names
+            )
 
 
-def test_advice_is_for_what_can_be_told() -> None:
-    """And for nothing else; neither it nor a message could be markup."""
-    assert {error.error for error in _ALL} == set(ADVICE)
-    texts = [*ADVICE.values(), *(error.message for error in _ALL)]
-    assert [] == [text for text in texts if set(text) & set("<>&%") or not text.endswith(".")]
+def test_there_is_a_page_for_everything() -> None:
+    """For every error, for every state that explains one, and no other."""
+    assert {error.error for error in _ALL} | set(_STATES.values()) | {"silent"} == set(TEMPLATES)
+
+
+class TestStates:
+    """An instance that cannot be reached: why."""
+
+    @pytest.mark.parametrize(
+        ("state", "title"),
+        [
+            ("BUILDING", "Your instance is being built"),
+            ("STARTING", "Your instance is starting"),
+            ("REBOOTING", "Your instance is rebooting"),
+            ("MIGRATING", "Your instance is moving to another machine"),
+            ("STOPPING", "Your instance is shutting down"),
+            ("STOPPED", "Your instance is switched off"),
+            ("DELETED", "This instance has been deleted"),
+            ("ERROR", "Your instance has failed"),
+            ("ACTIVE", "JupyterLab is about to start"),
+            ("UNKNOWN", "Your instance is not ready yet"),
+            ("<b>", "Your instance is not ready yet"),
+            (None, "Your instance is not ready yet"),
+        ],
+    )
+    def test_the_state_is_told(self, state: str | None, title: str) -> None:
+        """Those that are known; others are not ready."""
+        error = InstanceNotReady("x")
+        error.state = state
+        assert title == _title(_answer(error, _PERSON))
+
+    def test_an_instance_that_is_up(self) -> None:
+        """Whether JupyterLab has never answered yet, or does not any more, as VISA sees it."""
+        error = InstanceUnreachable("x")
+        error.state = "ACTIVE"
+        assert "JupyterLab is about to start" == _title(_answer(error, _PERSON))
+        error.jupyter_answers = True
+        assert "JupyterLab does not answer" == _title(_answer(error, _PERSON))
+
+    def test_programs_get_the_same_as_ever(self) -> None:
+        """`error` does not depend on the state."""
+        error = InstanceNotReady("x")
+        error.state = "STOPPED"
+        assert "instance_not_ready" == json.loads(_answer(error)[2])["error"]
+
+
+class TestLanguages:
+    """By `Accept-Language` (RFC 9110 12.5.4), English when nothing else will do."""
+
+    @pytest.mark.parametrize(
+        ("accepted", "language"),
+        [
+            ([], b"en"),
+            ([b""], b"en"),
+            ([b"fr"], b"fr"),
+            ([b"FR-ch, en;q=0.5"], b"fr"),
+            ([b"de, fr;q=0.4, en;q=0.3"], b"fr"),
+            ([b"de"], b"en"),
+            ([b"*"], b"en"),
+            ([b"fr;q=0, *"], b"en"),
+            ([b"fr;q=0.2, *;q=0.8"], b"en"),
+            ([b"en;q=0.5", b"fr;q=0.6"], b"fr"),
+            ([b"en, fr"], b"en"),
+            ([b"fr\xe9, frx, \xff"], b"en"),
+            ([b"de," * 1000 + b"fr"], b"en"),
+            ([b"fr;q=2, en;q=0.9"], b"fr"),
+        ],
+    )
+    def test_the_one_that_is_wanted_most(self, accepted: list[bytes], language: bytes) -> None:
+        """Of equals the first; a region does not matter; a quality that is none is 1."""
+        lines = [b"Accept-Language: " + value for value in accepted]
+        _, sent, body = _answer(errors.NoRoute("x"), _PERSON, *lines)
+        assert language == dict(fields(sent))[b"Content-Language"]
+        assert b'<html lang="%b">' % language in body
+
+
+class TestPolls:
+    """What a page that waits is told."""
+
+    def test_what_it_shows_from_now_on(self) -> None:
+        """The page that a person would see, as an answer that went well: nothing is demanded of a browser."""
+        error = errors.TokenRejected("x")
+        _, _, page = _answer(error, _PERSON)
+        reason, lines, body = PAGES.still_waiting(error, request(), b"id-1", b"today")
+        assert (b"OK", page) == (reason, body)
+        assert b"WWW-Authenticate" not in dict(fields(lines))
+        assert b"no-store" == dict(fields(lines))[b"Cache-Control"]
+
+    def test_that_it_may_go_on(self) -> None:
+        """Without a body, and never from a cache."""
+        reason, lines, body = go_on(b"id-1", b"today")
+        assert (b"No Content", b"") == (reason, body)
+        assert [(b"Date", b"today"), (b"Cache-Control", b"no-store"), (b"X-Request-Id", b"id-1")] == fields(
+            lines
+        )

@@ -124,6 +124,9 @@ class TestValues:
             ("TRUSTED_PROXIES", "10.1.2.3,,10.1.2.3", ("10.1.2.3/32",)),
             ("SERVER_NAMES", "Visa.Example.org,::1,10.0.0.1", ("visa.example.org", "::1", "10.0.0.1")),
             ("ALLOWED_ORIGINS", "https://Visa.org:443,http://a:81", ("https://visa.org", "http://a:81")),
+            ("VISA_URL", "/home", "/home"),
+            ("VISA_URL", "https://VISA.example.org", "https://visa.example.org"),
+            ("VISA_URL", "https://visa.example.org/app/", "https://visa.example.org/app/"),
             ("ACCESS_LOG", "off", "off"),
             ("LOG_LEVEL", "emerg", "emerg"),
             ("LOG_TIMEZONE", "Europe/Paris", "Europe/Paris"),
@@ -145,6 +148,8 @@ class TestValues:
         """Absolute ones stay."""
         settings = _loaded(tmp_path, STORAGE_DIR="a/b", CONFIG_FILE="/etc/proxy.json")
         assert (tmp_path / "a/b", Path("/etc/proxy.json")) == (settings.storage_dir, settings.config_file)
+        (tmp_path / "pages").mkdir()
+        assert tmp_path / "pages" == _loaded(tmp_path, PAGES_DIR="pages").pages_dir
 
     def test_a_password_in_the_settings_is_not_shown(self, tmp_path: Path) -> None:
         """Whoever prints them, or logs a traceback with them."""
@@ -198,6 +203,15 @@ class TestMistakes:
             ("JWKS_FILE", "none.json", f"No such file or directory: {_KEY_SET}"),
             ("JWKS_FILE", "/dev/null", f"it is no JSON: {_KEY_SET}"),
             ("JWKS_FILE", str(_ORIGINAL / "proxy.conf.json"), f"it has no keys: {_KEY_SET}"),
+            *(
+                (
+                    "VISA_URL",
+                    text,
+                    "write a path of this site, such as /, or a URL, such as https://visa.example.org/",
+                )
+                for text in ("visa", "//evil.org", "javascript:alert(1)", "/a b")
+            ),
+            ("PAGES_DIR", "nowhere", "there is no such directory: write the path of one"),
             ("API_CA_FILE", "none.pem", "No such file or directory: write the path of a PEM file"),
             ("API_CA_FILE", "/dev/null", "it holds no certificate: write the path of a PEM file"),
         ],
@@ -220,6 +234,11 @@ class TestMistakes:
         assert (f"{PREFIX}JWKS_URL and {PREFIX}JWKS_FILE are both set: remove one of them",) == _mistakes(
             tmp_path, JWKS_URL="https://idp/certs", JWKS_FILE="keys.json"
         )
+
+    def test_a_link_does_not_leave_the_site_unnoticed(self, tmp_path: Path) -> None:
+        """Browsers read a backslash as a slash."""
+        (mistake,) = _mistakes(tmp_path, VISA_URL="/\\evil.org")
+        assert "write a path of this site" in mistake
 
     def test_a_query_in_the_url_is_refused_and_not_shown(self, tmp_path: Path) -> None:
         """It may hold a key."""

@@ -13,7 +13,7 @@ from visa_jupyter_proxy.settings import PREFIX, load
 
 def _start(most: int) -> Start:
     settings, _ = load({PREFIX + "MAX_CONNECTIONS": str(most)}, Path("/nowhere"))
-    return Start(settings=settings.for_worker(), routes=())
+    return Start(settings=settings.for_worker(), routes=(), pages={})
 
 
 class TestDivided:

@@ -18,7 +18,7 @@ from visa_jupyter_proxy.errors import (
     VisaTimeout,
     VisaUnreachable,
 )
-from visa_jupyter_proxy.visa_api import Instance, VisaApi
+from visa_jupyter_proxy.visa_api import Access, Instance, VisaApi
 
 _PATIENCE_S = 20.0
 
@@ -80,6 +80,61 @@ class TestConnections:
         _run(test)
 
 
+class TestAccess:
+    """What is asked when nothing may change by it."""
+
+    def test_a_member_gets_the_role(self) -> None:
+        """One question, and `lastSeenAt` does not move."""
+
+        async def test(server: VisaApiServer, client: VisaApi) -> None:
+            server.instance(12, owner="anna", ip=None, state="BUILDING", activeProtocols=[])
+            server.member(12, "ben", "GUEST")
+            answers = [await client.get_access(token, 12) for token in ("anna-token", "ben-token")]
+            assert [
+                Access(role="OWNER", host=None, state="BUILDING"),
+                Access(role="GUEST", host=None, state="BUILDING"),
+            ] == answers
+            assert ([False, False], 0) == ([one.is_up for one in answers], server.seen(12))
+            assert {"/api/account/instances/12"} == {request.path for request in server.requests}
+
+        _run(test)
+
+    def test_others_get_nothing(self) -> None:
+        """404 for whom it is nothing to, 401 for a token that is not accepted."""
+
+        async def test(_server: VisaApiServer, client: VisaApi) -> None:
+            await _refused(InstanceNotFound, client.get_access("ben-token", 12))
+            await _refused(TokenRejected, client.get_access("forged", 12))
+
+        _run(test)
+
+    @pytest.mark.parametrize(
+        ("fields", "access"),
+        [
+            ({}, Access(role=None, host="10.0.0.12", state="ACTIVE")),
+            ({"membership": None}, Access(role=None, host="10.0.0.12", state="ACTIVE")),
+            ({"membership": {"role": None}}, Access(role=None, host="10.0.0.12", state="ACTIVE")),
+            (
+                {
+                    "membership": {"role": "OWNER"},
+                    "state": None,
+                    "ipAddress": "",
+                    "activeProtocols": ["JUPYTER"],
+                },
+                Access(role="OWNER", host=None, state="UNKNOWN", jupyter_answers=True),
+            ),
+        ],
+    )
+    def test_what_may_be_missing(self, fields: dict[str, object], access: Access) -> None:
+        """No role is nobody's."""
+
+        async def test(server: VisaApiServer, client: VisaApi) -> None:
+            server.script("account", Answer(200, body=_shown(**fields)))
+            assert access == await client.get_access("anna-token", 12)
+
+        _run(test)
+
+
 class TestInstances:
     """What is asked, and what is kept of the answer."""
 
@@ -88,7 +143,9 @@ class TestInstances:
 
         async def test(server: VisaApiServer, client: VisaApi) -> None:
             instance = await client.get_instance("anna-token", 12)
-            expected = Instance(id=12, host="10.0.0.12", state="ACTIVE", owner="anna", values={})
+            expected = Instance(
+                id=12, host="10.0.0.12", state="ACTIVE", owner="anna", jupyter_answers=True, values={}
+            )
             assert (expected, True, 1) == (instance, instance.is_up, server.seen(12))
             (request,) = server.requests
             assert ("GET", "/api/jupyter/instances/12", "anna-token") == (

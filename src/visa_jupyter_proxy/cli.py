@@ -53,9 +53,12 @@ def serve() -> None:
     Settings come from the environment and from `.env` in the working directory, the services from
     `proxy.conf.json`. Exit status: 0 stopped as told, 1 cannot start, 2 a setting or a route is wrong.
     """
+    from visa_jupyter_proxy import error_pages  # noqa: PLC0415 -- only commands that serve need jinja2
+
     with mistakes.told():
         chosen, warnings = settings.load()
         services = routes.load(chosen.config_path())
+        pages = error_pages.load(chosen.pages_dir, chosen.visa_url)
     worker = chosen.for_worker()
     logs.configure(
         worker.log_level,
@@ -69,7 +72,7 @@ def serve() -> None:
     from visa_jupyter_proxy.control.control import CannotStart, run  # noqa: PLC0415 -- only this command needs a database
 
     try:
-        run(chosen, services)
+        run(chosen, services, pages)
     except CannotStart as error:
         typer.echo(f"visa-jupyter-proxy: {error}", err=True)
         raise typer.Exit(1) from None

@@ -20,6 +20,10 @@ class ProxyError(Exception):
     message: ClassVar[str]
     fields: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Header fields that the answer carries."""
+    state: str | None = None
+    """The instance's state, where it explains the error: for the page that people see."""
+    jupyter_answers: bool = False
+    """Whether VISA says that JupyterLab's port answers."""
 
 
 # --- the client's fault ------------------------------------------------------------------

@@ -64,6 +64,20 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_syslog_app_name: str | None
 
 
+STATUS_HERE: Final = "@status@"
+REQUEST_ID_HERE: Final = "@request-id@"
+"""What stands in a `Page` where a worker fills these in."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page for people who cannot be served, but for its status and the id of the request."""
+
+    body: bytes
+    """HTML."""
+    policy: str
+    """Its `Content-Security-Policy`."""
+
+
 class NotebookKey(msgspec.Struct, frozen=True):
     """What makes a notebook session one (contract section 4)."""
 
@@ -85,6 +99,8 @@ class Start(_Message, tag="start"):
     settings: WorkerSettings
     """Limits that are counts are this worker's part of them."""
     routes: tuple[Route, ...]
+    pages: dict[str, dict[str, Page]]
+    """Language -> name -> page, as `error_pages.load` makes them; the first language is the default."""
     place: int = 0
     """Its number among the workers, from 0 on; the worker that replaces it has the same."""
     places: int = 1

@@ -43,6 +43,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     owner: str | None
     """User id of the member whose role is OWNER."""
+    jupyter_answers: bool = False
+    """Whether Jupyter's port has answered VISA itself (`activeProtocols`). A hint, no more."""
     values: Mapping[str, str]
     """What `setHeaders` of some route names: `computeId`, `id`, `uid`, `owner`. Secret: never shown."""
 
@@ -54,6 +56,23 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     @override
     def __repr__(self) -> str:
         return f"Instance(id={self.id}, state={self.state!r})"
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of the API's answer to a question that has no side effect."""
+
+    role: str | None
+    """`OWNER`, `USER`, `GUEST`, `SUPPORT`: what the owner of the token is to this instance."""
+    host: str | None
+    """As in `Instance`."""
+    state: str
+    jupyter_answers: bool = False
+    """As in `Instance`."""
+
+    @property
+    def is_up(self) -> bool:
+        """As in `Instance`."""
+        return self.state in _UP
 
 
 class _User(msgspec.Struct):
@@ -72,6 +91,8 @@ class _Data(msgspec.Struct):
     computeId: str | None = None  # noqa: N815 -- likewise
     uid: str | None = None
     members: list[_Member] | None = None
+    activeProtocols: list[str] | None = None  # noqa: N815 -- likewise
+    membership: _Member | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -119,15 +140,20 @@ class VisaApi:
 
         Raises `TokenRejected` (401) and `InstanceNotFound` (403, 404).
         """
-        body = await self._call("GET", f"/jupyter/instances/{instance_id}", token=token)
-        try:
-            data = _answer.decode(body).data
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Neither text nor position of the decoder: it may quote the answer.
-            raise VisaInvalid("the answer about an instance is not what the contract says") from None
-        if data.id != instance_id:
-            raise VisaInvalid("the answer is about another instance than asked")
-        return self._instance(data)
+        return self._instance(await self._about("jupyter", token, instance_id))
+
+    async def get_access(self, token: str, instance_id: int) -> Access:
+        """Ask what the owner of `token` may do with the instance; nothing changes by it.
+
+        Any member gets an answer. Raises `TokenRejected` (401) and `InstanceNotFound` (403, 404).
+        """
+        data = await self._about("account", token, instance_id)
+        return Access(
+            role=data.membership.role if data.membership is not None else None,
+            host=data.ipAddress or None,
+            state=data.state or "UNKNOWN",
+            jupyter_answers=_jupyter_answers(data),
+        )
 
     async def greet(self) -> float | None:
         """See that the API answers, with a token that is none: 401, and nothing happens there.
@@ -151,6 +177,17 @@ class VisaApi:
         sock = socket.socket(*address[:3])
         self._sockets.add(sock)
         return sock
+
+    async def _about(self, whose: str, token: str, instance_id: int) -> _Data:
+        body = await self._call("GET", f"/{whose}/instances/{instance_id}", token=token)
+        try:
+            data = _answer.decode(body).data
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Neither text nor position of the decoder: it may quote the answer.
+            raise VisaInvalid("the answer about an instance is not what the contract says") from None
+        if data.id != instance_id:
+            raise VisaInvalid("the answer is about another instance than asked")
+        return data
 
     async def _report(
         self, what: str, instance_id: int, kernel_id: str, session_id: str, *, token: str | None
@@ -196,7 +233,12 @@ class VisaApi:
         known = {"computeId": data.computeId, "id": str(data.id), "uid": data.uid, "owner": owner}
         values = {name: value for name, value in known.items() if name in self._placeholders and value}
         return Instance(
-            id=data.id, host=data.ipAddress or None, state=data.state or "UNKNOWN", owner=owner, values=values
+            id=data.id,
+            host=data.ipAddress or None,
+            state=data.state or "UNKNOWN",
+            owner=owner,
+            jupyter_answers=_jupyter_answers(data),
+            values=values,
         )
 
 
@@ -218,6 +260,10 @@ def _time(date: str | None) -> float | None:
         return None if date is None else parsedate_to_datetime(date).timestamp()
     except ValueError:
         return None
+
+
+def _jupyter_answers(data: _Data) -> bool:
+    return "JUPYTER" in (data.activeProtocols or ())
 
 
 def _refusal(status: int) -> ProxyError:

@@ -15,6 +15,7 @@ from process.conftest import KERNEL
 from support.client import RawClient, get, upgrade
 from support.conversation import JUPYTER
 from support.instance import Connection, Instance, ok, switching
+from support.pages import SHIPPED
 from support.visa_api import VisaApiServer, visa_api_thread
 from support.worker import RunningWorker, running_worker
 from visa_jupyter_proxy import settings
@@ -116,7 +117,9 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningW
             directory=tmp_path_factory.mktemp("worker"),
         )
         start = Start(
-            settings=chosen.for_worker(), routes=(msgspec.structs.replace(JUPYTER, remote_port=port),)
+            settings=chosen.for_worker(),
+            routes=(msgspec.structs.replace(JUPYTER, remote_port=port),),
+            pages=SHIPPED,
         )
         yield stack.enter_context(running_worker(start)), api, port
 

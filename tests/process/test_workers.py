@@ -403,7 +403,7 @@ class TestBetween:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             ours, theirs = socket.socketpair()
             with ours, theirs:
-                for one in (Start(settings=settings, routes=()), message):
+                for one in (Start(settings=settings, routes=(), pages={}), message):
                     body = b"" if one is None else msgspec.msgpack.encode(one)
                     ours.sendall(len(body).to_bytes(4, "big") + body if body else b"")
                 if message is None:

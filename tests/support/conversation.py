@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, override
 
+from support.pages import PAGES
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
@@ -34,6 +35,7 @@ from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import Request, request_head
 from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.sockets import Timed
 from visa_jupyter_proxy.worker.splice import Sink, Splices
@@ -353,6 +355,10 @@ class Conversation:
     def date(self) -> bytes:
         """Return a date."""
         return DATE
+
+    def refusal(self, error: ProxyError, request: Request, request_id: bytes) -> Answer:
+        """Compose the answer to a request that failed."""
+        return PAGES.refusal(error, request, request_id, DATE)
 
     def open_tunnel(self, exchange: Exchange, upstream: asyncio.Transport, early: bytes) -> None:
         """Keep what a tunnel would begin with."""

@@ -14,7 +14,7 @@ from typing import Final, cast
 import pytest
 
 from visa_jupyter_proxy.errors import ProxyError
-from visa_jupyter_proxy.visa_api import Instance, VisaApi
+from visa_jupyter_proxy.visa_api import Access, Instance, VisaApi
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
@@ -33,6 +33,8 @@ class ScriptedApi:
         self.most_under_way = 0
         self.host: str | None = "10.0.0.12"
         self.state = "ACTIVE"
+        self.role: str | None = "OWNER"
+        self.looked: list[tuple[str, int]] = []
         self.refuses: ProxyError | None = None
         self.open = asyncio.Event()
         self.open.set()
@@ -49,6 +51,13 @@ class ScriptedApi:
         if self.refuses is not None:
             raise self.refuses
         return Instance(id=instance_id, host=self.host, state=self.state, owner="anna", values={})
+
+    async def get_access(self, token: str, instance_id: int) -> Access:
+        """Answer at once."""
+        self.looked.append((token, instance_id))
+        if self.refuses is not None:
+            raise self.refuses
+        return Access(role=self.role, host=self.host, state=self.state)
 
 
 class Setting:

@@ -21,6 +21,7 @@ from visa_jupyter_proxy.control.upkeep import Upkeep
 from visa_jupyter_proxy.control.workers import WorkerProcess
 from visa_jupyter_proxy.mailbox import (
     Message,
+    Page,
     Start,
     TokenAccepted,
     TunnelEnded,
@@ -70,9 +71,11 @@ def _journal(settings: Settings) -> Journal:
 class Control:
     """The parts of the control process, tied together."""
 
-    def __init__(self, settings: Settings, routes: tuple[Route, ...]) -> None:
+    def __init__(
+        self, settings: Settings, routes: tuple[Route, ...], pages: dict[str, dict[str, Page]]
+    ) -> None:
         self._settings = settings
-        self._start = Start(settings=settings.for_worker(), routes=routes)
+        self._start = Start(settings=settings.for_worker(), routes=routes, pages=pages)
         """For all workers together: the supervisor gives each its part."""
         self._supervisor: Supervisor | None = None
         self._notebooks: Notebooks | None = None
@@ -218,10 +221,10 @@ class Control:
         await notebooks.stop(max(0.0, until - time.monotonic() - 0.5))
 
 
-def run(settings: Settings, routes: tuple[Route, ...]) -> None:
+def run(settings: Settings, routes: tuple[Route, ...], pages: dict[str, dict[str, Page]]) -> None:
     """Run the proxy until it is told to stop. Raises `CannotStart`."""
 
     async def live() -> None:
-        await Control(settings, routes).run()
+        await Control(settings, routes, pages).run()
 
     asyncio.run(live())

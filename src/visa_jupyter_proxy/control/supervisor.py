@@ -181,6 +181,7 @@ def divided(start: Start, workers: int) -> list[Start]:
         Start(
             settings=msgspec.structs.replace(settings, max_connections=each + (place < more)),
             routes=start.routes,
+            pages=start.pages,
             place=place,
             places=workers,
         )

@@ -34,9 +34,12 @@ def check(as_json: _AsJson = False) -> None:
     Exit status: 0 the proxy can serve (there may be warnings), 1 something that it needs cannot be reached
     or used, 2 a setting or a route is wrong.
     """
+    from visa_jupyter_proxy import error_pages  # noqa: PLC0415 -- only this command needs jinja2
+
     try:
         chosen, warnings = settings.load()
         services = routing.load(chosen.config_path())
+        error_pages.load(chosen.pages_dir, chosen.visa_url)
     except settings.ConfigurationError as error:
         _tell([Finding("settings", "wrong", mistake) for mistake in error.mistakes], as_json=as_json)
         raise typer.Exit(2) from None

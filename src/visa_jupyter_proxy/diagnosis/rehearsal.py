@@ -12,6 +12,7 @@ from typing import Any, Final, override
 
 import msgspec
 
+from visa_jupyter_proxy import error_pages
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
@@ -23,6 +24,7 @@ from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.pages import Pages
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.questions import Questions
@@ -133,6 +135,7 @@ class _Proxy(Proxy):
         super().__init__(
             settings,
             routes,
+            pages=Pages(error_pages.load(None, "/")),
             authorization=authorization,
             pool=pool,
             hangups=hangups,
@@ -156,10 +159,10 @@ class _Proxy(Proxy):
         self.is_done.set()
 
     @override
-    def refusal(self, peer: str, error: ProxyError) -> bytes:
+    def refuse(self, peer: str, error: ProxyError) -> bytes:
         self._outcome.error = error
         self.is_done.set()
-        return super().refusal(peer, error)
+        return super().refuse(peer, error)
 
 
 class _Pool(Pool):

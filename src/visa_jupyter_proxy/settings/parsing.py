@@ -33,6 +33,7 @@ _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z
 _HOST: Final = "write a host name or an IP address, without a scheme, a port or brackets"
 _URL: Final = "write http:// or https://, a host, and a path if any, such as https://visa.example.org/api"
 _KEY_SET: Final = "write the path of a JSON Web Key Set, as identity providers show it"
+_LINK: Final = "write a path of this site, such as /, or a URL, such as https://visa.example.org/"
 _ORIGINS: Final = "write origins, separated by commas: scheme and host, no path, as https://visa.example.org"
 _NETWORKS: Final = "write networks, separated by commas, no bit set beyond the length, as 10.0.0.0/8,fd00::/8"
 
@@ -146,6 +147,18 @@ def _url(text: str) -> str:
 url: Final = _parser(_url)
 
 
+def _link(text: str) -> str:
+    if re.fullmatch(r"/(?![/\\])[!-~]*", text):
+        return text
+    try:
+        return _url(text) + ("/" if text.endswith("/") else "")
+    except ValueError:
+        raise ValueError(_LINK) from None
+
+
+link: Final = _parser(_link)
+
+
 def _split(text: str, allowed: str) -> SplitResult:
     # `urlsplit` drops line breaks and tabs, and reads the port only when asked.
     if not re.fullmatch(r"[!-~]*", text):
@@ -220,6 +233,14 @@ def _key_set_file(value: object, info: ValidationInfo) -> object:
     return path
 
 
+def _directory(value: object, info: ValidationInfo) -> object:
+    path = _path(value, info)
+    if isinstance(path, Path) and not path.is_dir():
+        raise ValueError("there is no such directory: write the path of one")
+    return path
+
+
 path: Final = BeforeValidator(_path)
+directory: Final = BeforeValidator(_directory)
 certificate_file: Final = BeforeValidator(_certificate_file)
 key_set_file: Final = BeforeValidator(_key_set_file)

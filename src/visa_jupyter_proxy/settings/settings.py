@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     allowed_origins: Origins = _setting(
         "", "Origins, besides the proxy's own, whose pages may open WebSockets: `https://visa.example.org`."
     )
+    visa_url: Annotated[str, parsing.link] = _setting(
+        "/", "Where people find VISA, for the pages that they see when a request cannot be served."
+    )
+    pages_dir: Annotated[Path | None, parsing.directory] = _setting(
+        None, "Directory of templates and texts that replace those of these pages; read at the start."
+    )
     access_log: Annotated[str, parsing.one_of("off", "errors", "all")] = _setting(
         "errors",
         "Which requests get a line in the log: none (`off`), refused and failed ones (`errors`), `all`.",

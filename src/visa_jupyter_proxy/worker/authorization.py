@@ -19,6 +19,7 @@ from typing import Final
 
 from visa_jupyter_proxy.errors import (
     InstanceNotFound,
+    InstanceNotReady,
     ProxyError,
     TokenRejected,
     VisaBusy,
@@ -26,6 +27,7 @@ from visa_jupyter_proxy.errors import (
     VisaTimeout,
     VisaUnreachable,
 )
+from visa_jupyter_proxy.visa_api import Access, Instance
 from visa_jupyter_proxy.worker.claims import claims
 from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
@@ -110,6 +112,22 @@ class Authorization:
         question = self._under_way.get(key) or self._begin(key, token, client)
         return await asyncio.shield(question)
 
+    async def look(self, token: AccessToken, instance_id: int, client: str) -> tuple[Access, str]:
+        """Ask how an instance is and where, without a side effect at VISA and without granting anything.
+
+        Raises what `ask` raises.
+        """
+        key = (token.digest, instance_id)
+        self.known(token, instance_id)
+        try:
+            access = await self._questions.look(token, instance_id, client, is_known=key in self._grants)
+        except (TokenRejected, InstanceNotFound) as refusal:
+            self._refused(key, refusal)
+            raise
+        if access.role != "OWNER":
+            raise InstanceNotFound("a member, and not the owner")
+        return access, self._address(access)
+
     @property
     def grants_remembered(self) -> int:
         """How many grants are kept, those that the next tick forgets included."""
@@ -179,7 +197,7 @@ class Authorization:
         self._rejected.pop(token.digest, None)
         if self._accepted is not None:
             self._accepted(token, said.user)
-        host = self._networks.check(instance.host)
+        host = self._address(instance)
         life, usable = self._lives(said.exp, BRIEF_S if not instance.is_up else math.inf)
         now = self._now()
         grant = Grant(key, instance, host, said.user, expires=now + life, usable_until=now + usable)
@@ -187,6 +205,13 @@ class Authorization:
             _bound(self._grants)
             self._grants[key] = grant
         return grant
+
+    def _address(self, about: Instance | Access) -> str:
+        try:
+            return self._networks.check(about.host)
+        except InstanceNotReady as error:
+            error.state = about.state
+            raise
 
     def _refused(self, key: Key, refusal: ProxyError) -> None:
         now = self._now()

@@ -26,6 +26,7 @@ from visa_jupyter_proxy.worker.framing import RequestReader
 from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
 from visa_jupyter_proxy.worker.http1 import Request
 from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive, peer_address, reset
@@ -253,6 +254,10 @@ class Downstream(asyncio.Protocol):
         """Return the time as HTTP writes it."""
         return self._proxy.date
 
+    def refusal(self, error: ProxyError, request: Request, request_id: bytes) -> Answer:
+        """Compose the answer to a request that failed."""
+        return self._proxy.pages.refusal(error, request, request_id, self._proxy.date)
+
     def try_again(self, exchange: Exchange) -> None:
         """Connect and forward once more."""
         self._start(exchange)
@@ -403,7 +408,7 @@ class Downstream(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.fail(error, self._proxy.now())
             return
-        self.write(self._proxy.refusal(self._peer, error))
+        self.write(self._proxy.refuse(self._peer, error))
         self._finish(may_send=True)
 
     def _finish(self, *, may_send: bool) -> None:

@@ -27,7 +27,7 @@ from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
 from visa_jupyter_proxy.worker.lines import Fields, Lines
-from visa_jupyter_proxy.worker.pages import error_page, wants_page
+from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
 from visa_jupyter_proxy.worker.sockets import Transport
 from visa_jupyter_proxy.worker.splice import Sink
@@ -241,6 +241,12 @@ class Exchange:
             self._answer(error)
         self.enter(Phase.END, now)
 
+    def answer(self, status: int, answer: Answer, now: float) -> None:
+        """End with an answer of our own that is no refusal."""
+        if self.phase is not Phase.END:
+            self._send(status, answer)
+            self.enter(Phase.END, now)
+
     # --- told by the instance's connection -------------------------------------------------
 
     def response_received(self, response: Response, now: float) -> None:
@@ -383,16 +389,18 @@ class Exchange:
         return b""
 
     def _answer(self, error: ProxyError) -> None:
-        for_people = wants_page(self.request)
-        reason, lines, body = error_page(error, self.id, self._downstream.date(), for_people=for_people)
+        self._send(error.status, self._downstream.refusal(error, self.request, self.id))
+
+    def _send(self, status: int, answer: Answer) -> None:
+        reason, lines, body = answer
         if self.draining or self.request.websocket or not self._request_ended:
             self.closing = Closing.CLOSE
         if self.closing is not Closing.KEEP:
             lines.append(_CLOSE)
         elif self.request.minor == 0:
             lines.append(_KEEP_ALIVE)
-        self.status, self._answered = error.status, True
-        head = response_head(error.status, reason, lines)
+        self.status, self._answered = status, True
+        head = response_head(status, reason, lines)
         self._outgoing.append(head if self.request.method == b"HEAD" else head + body)
 
     def _cut_short(self) -> None:

@@ -21,7 +21,9 @@ class Grant:
         "instance_id",
         "is_stale",
         "is_up",
+        "jupyter_answers",
         "key",
+        "state",
         "usable_until",
         "user",
         "values",
@@ -42,6 +44,8 @@ class Grant:
         self.instance_id = instance.id
         self.is_up = instance.is_up
         """Whether the state was one in which services answer: it explains a failed connect, no more."""
+        self.state = instance.state
+        self.jupyter_answers = instance.jupyter_answers
         self.host = host
         """The checked address, in canonical form."""
         self.values: Mapping[str, str] = instance.values

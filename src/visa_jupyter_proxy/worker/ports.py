@@ -7,8 +7,11 @@ needs the pool that has opened it.
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.worker.bodies import Piece
 from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.sockets import Timed, Transport
 from visa_jupyter_proxy.worker.splice import Sink, Splices
 
@@ -48,6 +51,9 @@ class DownstreamPort[Exchange](Protocol):
 
     def date(self) -> bytes:
         """Return the time as HTTP writes it."""
+
+    def refusal(self, error: ProxyError, request: Request, request_id: bytes) -> Answer:
+        """Compose the answer to a request that failed with `error`."""
 
     def open_tunnel(self, exchange: Exchange, upstream: Transport, early: bytes) -> None:
         """Send the 101 and tie both connections together; `early` is what the instance sent behind it."""

@@ -23,6 +23,7 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
+from visa_jupyter_proxy.visa_api import Access
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
@@ -32,7 +33,7 @@ from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, response_head
 from visa_jupyter_proxy.worker.kernels import notebook_key
-from visa_jupyter_proxy.worker.pages import error_page
+from visa_jupyter_proxy.worker.pages import POLL, Pages, error_object, go_on
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
 from visa_jupyter_proxy.worker.records import log_exchange, log_refusal, log_tunnel, origin, tunnel_ended
 from visa_jupyter_proxy.worker.sites import Sites
@@ -48,6 +49,7 @@ class Proxy:
         settings: WorkerSettings,
         routes: Sequence[Route],
         *,
+        pages: Pages,
         authorization: Authorization,
         pool: Pool,
         hangups: Hangups,
@@ -60,6 +62,7 @@ class Proxy:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.date = b""
+        self.pages = pages
         self._router = Router(routes)
         self._sites = Sites(settings.server_names, settings.allowed_origins)
         self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
@@ -84,12 +87,14 @@ class Proxy:
         """Decide about one request, and send it on; whatever happens, the exchange has gone on or ended."""
         try:
             match = exchange.match or self._route(exchange)
-            grant = exchange.grant or self._known(exchange, match) or await self._ask(exchange, match)
             request = exchange.request
+            if POLL in request.special and request.method == b"GET" and not request.websocket:
+                return await self._answer_poll(exchange, match)
+            grant = exchange.grant or self._known(exchange, match) or await self._ask(exchange, match)
             lines = request_lines(request, match, grant, exchange.client, request_id=exchange.id)
             exchange.enter(Phase.CONNECT, self.now())
-            address = self._address(grant, match.route)
-            upstream = self._idle(exchange, address) or await self._connect(address, grant)
+            address = self._address(grant.host, match.route)
+            upstream = self._idle(exchange, address) or await self._connect_for(grant, address)
             upstream.attach(exchange)
             exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
         except ProxyError as error:
@@ -123,23 +128,47 @@ class Proxy:
         grant = exchange.grant = await self._authorization.ask(token, match.instance_id, address)
         return grant
 
-    def _address(self, grant: Grant, route: Route) -> Address:
+    def _address(self, host: str, route: Route) -> Address:
         tls = self._tls[route] if route.remote_scheme == "https" else None
-        return self._addresses(grant.host, route.remote_port, tls)
+        return self._addresses(host, route.remote_port, tls)
 
     def _idle(self, exchange: Exchange, address: Address) -> Upstream | None:
         if exchange.retried:
             return None
         return self._pool.idle(address, repeatable=exchange.may_be_sent_again)
 
-    async def _connect(self, address: Address, grant: Grant) -> Upstream:
+    async def _connect_for(self, grant: Grant, address: Address) -> Upstream:
+        try:
+            return await self._connect(address, grant)
+        except (InstanceUnreachable, InstanceTimeout, InstanceNotReady):
+            self._authorization.forget(grant)
+            raise
+
+    async def _connect(self, address: Address, about: Grant | Access) -> Upstream:
         try:
             return await self._pool.connect(address)
         except (InstanceUnreachable, InstanceTimeout) as error:
-            self._authorization.forget(grant)
-            if not grant.is_up:
-                raise InstanceNotReady(str(error)) from None
-            raise
+            failure = error if about.is_up else InstanceNotReady(str(error))
+            failure.state, failure.jupyter_answers = about.state, about.jupyter_answers
+            raise failure from None
+
+    async def _answer_poll(self, exchange: Exchange, match: Match) -> None:
+        """Tell a page that waits how it stands: nothing when the instance answers, else what to show now.
+
+        VISA is asked without a side effect, so that a forgotten page keeps no instance alive.
+        """
+        request = exchange.request
+        try:
+            token, client = request.credentials.token, exchange.client.address
+            exchange.enter(Phase.AUTHORIZE, self.now())
+            access, host = await self._authorization.look(token, match.instance_id, client)
+            exchange.enter(Phase.CONNECT, self.now())
+            # The page will come back for it in a moment.
+            self._pool.keep(await self._connect(self._address(host, match.route), access))
+            answer = go_on(exchange.id, self.date)
+        except ProxyError as error:
+            answer = self.pages.still_waiting(error, request, exchange.id, self.date)
+        exchange.answer(204 if not answer[2] else 200, answer, self.now())
 
     # --- asked by downstream, and by tunnels -----------------------------------------------
 
@@ -151,11 +180,11 @@ class Proxy:
         """Return the id that a trusted proxy gave the request, or a new one."""
         return self._trusted_proxies.request_id(peer, request) or self._new_request_id()
 
-    def refusal(self, peer: str, error: ProxyError) -> bytes:
+    def refuse(self, peer: str, error: ProxyError) -> bytes:
         """Record and compose the answer to what is no request."""
         request_id = self._new_request_id()
         log_refusal(self.settings.access_log, peer, request_id, error)
-        reason, lines, body = error_page(error, request_id, self.date)
+        reason, lines, body = error_object(error, request_id, self.date)
         lines.append(b"Connection: close\r\n")
         return response_head(error.status, reason, lines) + body
 

@@ -7,7 +7,7 @@ nobody waits `API_TIMEOUT_S` for what does not come, and nobody rushes at an API
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
@@ -20,7 +20,7 @@ from visa_jupyter_proxy.errors import (
     VisaTimeout,
     VisaUnreachable,
 )
-from visa_jupyter_proxy.visa_api import Instance, VisaApi
+from visa_jupyter_proxy.visa_api import Access, Instance, VisaApi
 from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.turns import Turns
 
@@ -71,12 +71,27 @@ class Questions:
         `is_known` is whether the API has granted that before. Raises what `VisaApi.get_instance` raises,
         `VisaBusy`, and `VisaUnreachable` while the API is down.
         """
+        return await self._put(self._api.get_instance, token, instance_id, client, is_known=is_known)
+
+    async def look(self, token: AccessToken, instance_id: int, client: str, *, is_known: bool) -> Access:
+        """Ask the same without a side effect, `VisaApi.get_access`; all else as `ask`."""
+        return await self._put(self._api.get_access, token, instance_id, client, is_known=is_known)
+
+    async def _put[T](
+        self,
+        call: Callable[[str, int], Awaitable[T]],
+        token: AccessToken,
+        instance_id: int,
+        client: str,
+        *,
+        is_known: bool,
+    ) -> T:
         self._check()
         async with self._turns.of(client):
             self._check()  # it may have gone down meanwhile
             probe = self._circuit.begins()
             try:
-                instance = await self._api.get_instance(token.text, instance_id)
+                answer = await call(token.text, instance_id)
             except (TokenRejected, InstanceNotFound):
                 self._worked()
                 raise
@@ -95,7 +110,7 @@ class Questions:
                 self._circuit.broken_off(probe=probe)
                 raise
             self._worked()
-            return instance
+            return answer
 
     def _check(self) -> None:
         if not self.may_begin:

@@ -61,6 +61,7 @@ _REQUEST_READ: Final = frozenset(
         b"sec-websocket-version",
         b"service-worker",
         b"user-agent",
+        b"x-visa-poll",
     }
 )
 """Request fields that are forwarded as they came, and also read here."""

@@ -37,6 +37,7 @@ from visa_jupyter_proxy.worker.ending import Departure, end_tunnels
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
+from visa_jupyter_proxy.worker.pages import Pages
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.questions import Questions
@@ -115,6 +116,7 @@ class Worker:
         self._proxy = Proxy(
             settings,
             start.routes,
+            pages=Pages(start.pages),
             authorization=self._authorization,
             pool=self._pool,
             hangups=self._hangups,
