@@ -24,6 +24,7 @@ from visa_jupyter_proxy.errors import (
 from visa_jupyter_proxy.logs import logger
 from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
 from visa_jupyter_proxy.worker.records import (
+    AccessLog,
     log_exchange,
     log_refusal,
     log_tunnel,
@@ -32,7 +33,7 @@ from visa_jupyter_proxy.worker.records import (
     tunnel_progressed,
 )
 from visa_jupyter_proxy.worker.sides import FollowedSide
-from visa_jupyter_proxy.worker.tunnel import Owner, Tunnel
+from visa_jupyter_proxy.worker.tunnel import RESTARTING, Owner, Tunnel
 
 
 @pytest.fixture
@@ -56,6 +57,7 @@ def _request(talk: Conversation) -> None:
     talk.client(
         "GET /jupyter/7/lab?token=SECRET HTTP/1.1",
         "Host: visa",
+        "User-Agent: Browser/1",
         "Authorization: Bearer SECRET",
         "Cookie: access_token=SECRET; b=SECRET",
         "",
@@ -70,7 +72,7 @@ def _answered(log: io.StringIO, access_log: str, status: str = "200 OK") -> list
         talk.now += 1.5
         talk.instance(f"HTTP/1.1 {status}", "Content-Length: 5", "Set-Cookie: SECRET", "", "hello")
         _forget(talk)
-        log_exchange(access_log, talk.exchange, talk.now)
+        log_exchange(AccessLog(access_log), talk.exchange, talk.now)
     return _lines(log)
 
 
@@ -79,7 +81,7 @@ def _failed(log: io.StringIO, access_log: str, error: ProxyError) -> list[dict[s
         _request(talk)
         talk.fails(error)
         _forget(talk)
-        log_exchange(access_log, talk.exchange, talk.now)
+        log_exchange(AccessLog(access_log), talk.exchange, talk.now)
     return _lines(log)
 
 
@@ -106,6 +108,7 @@ class TestExchanges:
             "route": "Jupyter",
             "instance": 7,
             "user": "anna",
+            "user_agent": "Browser/1",
             "status": 200,
             "reason": None,
             "detail": None,
@@ -152,17 +155,53 @@ class TestExchanges:
         with conversation() as talk:
             _request(talk)
             talk.client_leaves()
-            log_exchange("errors", talk.exchange, talk.now)
+            log_exchange(AccessLog("errors"), talk.exchange, talk.now)
             assert [] == _lines(log)
-            log_exchange("all", talk.exchange, talk.now)
+            log_exchange(AccessLog("all"), talk.exchange, talk.now)
         (line,) = _lines(log)
         assert (499, "client_gone", "info") == (line["status"], line["reason"], line["level"])
+
+    @pytest.mark.parametrize(
+        ("said", "logged"),
+        [
+            (b"a" * 5000, "a" * 256),
+            (b'Caf\xe9 "\t', 'Caf\\xe9 "'),
+            (b"x token=SECRET y", "x token=*** y"),
+            (None, None),
+            (b"", ""),
+        ],
+    )
+    def test_a_user_agent_is_bounded_and_escaped(
+        self, log: io.StringIO, said: bytes | None, logged: str | None
+    ) -> None:
+        """A client may say of itself what it likes."""
+        lines = [] if said is None else [b"User-Agent: " + said]
+        with conversation() as talk:
+            talk.client("GET /jupyter/7/ HTTP/1.1", "Host: visa", *lines, "", "")
+            talk.client_leaves()
+            log_exchange(AccessLog("all"), talk.exchange, talk.now)
+        (line,) = _lines(log)
+        assert logged == line["user_agent"]
+        assert log.getvalue().isascii()
+
+    def test_without_addresses(self, log: io.StringIO) -> None:
+        """Neither of requests, nor of tunnels, nor of what was no request (LOG_CLIENT_ADDRESS=off)."""
+        access_log = AccessLog("all", addresses=False)
+        with conversation() as talk:
+            _request(talk)
+            talk.fails(NoToken("none at all"))
+            _forget(talk)
+            log_exchange(access_log, talk.exchange, talk.now)
+        log_tunnel(access_log, _tunnel(), 0.0)
+        log_refusal(access_log, "192.0.2.7", b"id", BadRequest("x"))
+        assert [None] * 3 == [line["client"] for line in _lines(log)]
+        assert "192.0.2." not in log.getvalue()
 
     def test_off_is_off(self, log: io.StringIO) -> None:
         """Whatever happens."""
         _answered(log, "off", "500 Internal Server Error")
         _failed(log, "off", Internal("x"))
-        log_refusal("off", "192.0.2.7", b"id", BadRequest("x"))
+        log_refusal(AccessLog("off"), "192.0.2.7", b"id", BadRequest("x"))
         assert "" == log.getvalue()
 
     def test_a_path_is_cut(self, log: io.StringIO) -> None:
@@ -170,14 +209,14 @@ class TestExchanges:
         with conversation() as talk:
             talk.client("GET /jupyter/7/" + "a" * 5000 + " HTTP/1.1", "Host: visa", "", "")
             talk.client_leaves()
-            log_exchange("all", talk.exchange, talk.now)
+            log_exchange(AccessLog("all"), talk.exchange, talk.now)
         (line,) = _lines(log)
         assert 256 == len(str(line["path"]))
 
 
 def test_207_what_was_no_request(log: io.StringIO) -> None:
     """There is no method and no path to tell."""
-    log_refusal("errors", "192.0.2.7", b"id-1", BadRequest("bad request line"))
+    log_refusal(AccessLog("errors"), "192.0.2.7", b"id-1", BadRequest("bad request line"))
     (line,) = _lines(log)
     assert ("192.0.2.7", "id-1", 400, "bad_request", "bad request line", "notice") == (
         line["client"],
@@ -195,6 +234,7 @@ def _tunnel(*, notebook: int | None = None) -> Tunnel:
         talk.client(
             "GET /jupyter/7/api/kernels/k/channels?session_id=SECRET HTTP/1.1",
             "Host: visa",
+            "User-Agent: Browser/1",
             "Authorization: Bearer SECRET",
             "Cookie: access_token=SECRET",
             "Connection: Upgrade",
@@ -225,7 +265,7 @@ class TestTunnels:
     def test_207_a_clean_end(self, log: io.StringIO) -> None:
         """One line, when it is over, as for a request."""
         tunnel = _tunnel()
-        log_tunnel("all", tunnel, tunnel.origin.began + 1.5)
+        log_tunnel(AccessLog("all"), tunnel, tunnel.origin.began + 1.5)
         (line,) = _lines(log)
         line.pop("timestamp")
         assert {
@@ -238,6 +278,7 @@ class TestTunnels:
             "route": "Jupyter",
             "instance": 7,
             "user": "anna",
+            "user_agent": "Browser/1",
             "status": 101,
             "reason": None,
             "detail": None,
@@ -263,8 +304,17 @@ class TestTunnels:
         """Clients that leave are everyday life."""
         tunnel = _tunnel()
         tunnel.error = error
-        log_tunnel(access_log, tunnel, 0.0)
+        log_tunnel(AccessLog(access_log), tunnel, 0.0)
         assert ([] if level is None else [level]) == [line["level"] for line in _lines(log)]
+
+    def test_one_that_we_have_ended(self, log: io.StringIO) -> None:
+        """Access that has ended is a refusal, with its reason; a worker that stops is everyday life."""
+        for reason in ("access has ended", RESTARTING):
+            tunnel = _tunnel()
+            tunnel.ended_for = reason
+            log_tunnel(AccessLog("errors"), tunnel, 0.0)
+        (line,) = _lines(log)
+        assert ("access has ended", "notice") == (line["reason"], line["level"])
 
     def test_nothing_secret_is_kept(self) -> None:
         """Neither token, nor cookie, nor query: it lives for hours."""

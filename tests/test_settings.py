@@ -456,6 +456,7 @@ class TestDerived:
             "server_names": ("a.org",),
             "allowed_origins": ("https://b.org",),
             "access_log": "all",
+            "log_client_address": "off",
             "connect_timeout_s": 3.0,
             "response_timeout_s": 4.0,
             "idle_timeout_s": 5.0,

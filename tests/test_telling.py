@@ -40,7 +40,9 @@ class Hole(asyncio.Transport):
 
 def tunnel(number: int | None) -> Tunnel:
     """Make a tunnel: a kernel channel of this number, or another one."""
-    came_from = Origin("192.0.2.1", "192.0.2.7", b"id", b"/jupyter/7/x", "Jupyter", 7, "anna", 0.0, number)
+    came_from = Origin(
+        "192.0.2.1", "192.0.2.7", b"id", b"/jupyter/7/x", "Jupyter", 7, "anna", b"Browser/1", 0.0, number
+    )
     return Tunnel(Hole(), Hole(), Silence(), came_from)
 
 

@@ -37,6 +37,7 @@ def origin(*, notebook: int | None = None) -> Origin:
         route="Jupyter",
         instance_id=7,
         user="anna",
+        user_agent=b"Browser/1",
         began=1.0,
         notebook=notebook,
     )

@@ -315,7 +315,8 @@ class TestRecords:
 
     def test_207_one_that_is_served(self, wire: Wire) -> None:
         """Who, where, how much and how long; neither token nor query are in it."""
-        response = wire.ask(wire.get("/y?token=hidden-query", "Content-Length: 3", method="POST") + b"abc")
+        fields = ("Content-Length: 3", "User-Agent: Browser/1")
+        response = wire.ask(wire.get("/y?token=hidden-query", *fields, method="POST") + b"abc")
         (record,) = _records(wire, response)
         expected = {
             "status": 200,
@@ -325,6 +326,7 @@ class TestRecords:
             "path": wire.path("/y"),
             "route": "Jupyter",
             "instance": wire.number,
+            "user_agent": "Browser/1",
             "bytes_up": 3,
             "bytes_down": 2,
         }

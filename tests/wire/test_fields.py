@@ -46,6 +46,24 @@ def _accept(connection: Connection, *fields: str) -> None:
     connection.rest()
 
 
+class TestTraces:
+    """W3C Trace Context: end-to-end fields, in whatever spelling."""
+
+    @pytest.mark.parametrize("websocket", [False, True])
+    def test_they_pass_on(self, wire: Wire, websocket: bool) -> None:
+        """As they came: several `tracestate` are one list (3.3.1.1), in their order."""
+        wire.instance.play(_serve)
+        parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        fields = (f"Traceparent: {parent}", "tracestate: a=1", "tracestate: b=2", "baggage: x=1")
+        asked = upgrade(wire.path(), *fields, token=wire.token) if websocket else wire.get("/x", *fields)
+        with wire.client() as client:
+            assert client.ask(asked).status == (101 if websocket else 200)
+        (request,) = wire.instance.requests
+        assert ([parent.encode()], [b"a=1", b"b=2"], [b"x=1"]) == tuple(
+            request.all(name) for name in ("traceparent", "tracestate", "baggage")
+        )
+
+
 class TestConnection:
     """What belongs to one connection ends there; nothing else can be named away (RFC 9110 7.6.1)."""
 

@@ -128,7 +128,11 @@ class Settings(BaseSettings):
     )
     access_log: Annotated[str, parsing.one_of("off", "errors", "all")] = _setting(
         "errors",
-        "Which requests get a line in the log: none (`off`), refused and failed ones (`errors`), `all`.",
+        "Which requests and WebSockets get a line in the log: none (`off`), refused and failed ones "
+        "(`errors`), `all`.",
+    )
+    log_client_address: Annotated[str, parsing.one_of("on", "off")] = _setting(
+        "on", "Whether the addresses of clients are in the log; without them (`off`) it has user ids alone."
     )
     connect_timeout_s: Timeout = _setting(
         "5", "Seconds to connect to an instance; nginx has 60, but an instance is on the same network."
@@ -221,6 +225,7 @@ class Settings(BaseSettings):
             server_names=self.server_names,
             allowed_origins=self.allowed_origins,
             access_log=self.access_log,
+            log_client_address=self.log_client_address,
             connect_timeout_s=self.connect_timeout_s,
             response_timeout_s=self.response_timeout_s,
             idle_timeout_s=self.idle_timeout_s,

@@ -35,7 +35,14 @@ from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, r
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.pages import POLL, Pages, error_object, go_on
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
-from visa_jupyter_proxy.worker.records import log_exchange, log_refusal, log_tunnel, origin, tunnel_ended
+from visa_jupyter_proxy.worker.records import (
+    AccessLog,
+    log_exchange,
+    log_refusal,
+    log_tunnel,
+    origin,
+    tunnel_ended,
+)
 from visa_jupyter_proxy.worker.sites import Sites
 from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
@@ -63,6 +70,7 @@ class Proxy:
         self.now = self.loop.time
         self.date = b""
         self.pages = pages
+        self._access_log = AccessLog(settings.access_log, addresses=settings.log_client_address == "on")
         self._router = Router(routes)
         self._sites = Sites(settings.server_names, settings.allowed_origins)
         self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
@@ -183,14 +191,14 @@ class Proxy:
     def refuse(self, peer: str, error: ProxyError) -> bytes:
         """Record and compose the answer to what is no request."""
         request_id = self._new_request_id()
-        log_refusal(self.settings.access_log, peer, request_id, error)
+        log_refusal(self._access_log, peer, request_id, error)
         reason, lines, body = error_object(error, request_id, self.date)
         lines.append(b"Connection: close\r\n")
         return response_head(error.status, reason, lines) + body
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Record what became of an exchange."""
-        log_exchange(self.settings.access_log, exchange, self.now())
+        log_exchange(self._access_log, exchange, self.now())
 
     def tunnel_opened(self, exchange: Exchange, peer: str) -> Origin:
         """Keep what the end of a tunnel needs, and tell control of a notebook's connection."""
@@ -211,7 +219,7 @@ class Proxy:
         """Record what became of a tunnel, and tell control of a notebook's."""
         now = self.now()
         self.admission.leave(tunnel.origin.peer)
-        log_tunnel(self.settings.access_log, tunnel, now)
+        log_tunnel(self._access_log, tunnel, now)
         if tunnel.origin.notebook is not None:
             self._tell(tunnel_ended(tunnel, tunnel.origin.notebook, now, time.time()))
 

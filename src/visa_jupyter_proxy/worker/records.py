@@ -1,7 +1,7 @@
 """What is kept of requests and tunnels, to be logged and told to control. No query, no token, ever."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import ClientGone, Internal, ProxyError
@@ -10,33 +10,50 @@ from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.http1 import Request
-from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
+from visa_jupyter_proxy.worker.tunnel import RESTARTING, Origin, Tunnel
 
 _LONGEST_PATH: Final = 256
 """Of a path in the log; a longer one is cut there."""
 
+_LONGEST_USER_AGENT: Final = 256
+"""Of what a client says that it is; browsers say about 120."""
 
-def log_exchange(access_log: str, exchange: Exchange, now: float) -> None:
-    """Log an exchange that has ended.
 
-    `errors` logs what was refused or could not be completed, and the 5xx of instances; clients that
-    leave in the middle are everyday life.
-    """
+class AccessLog(NamedTuple):
+    """What the log has about requests."""
+
+    which: str
+    """`off`, `errors` (what was refused or could not be completed, and the 5xx of instances) or `all`."""
+    addresses: bool = True
+    """Whether the addresses of clients are in it."""
+
+    def wants(self, *, failed: bool) -> bool:
+        """Tell whether there is a line."""
+        return self.which == "all" or (failed and self.which != "off")
+
+    def client(self, address: str) -> str | None:
+        """Return what the line says of where a client is."""
+        return address if self.addresses else None
+
+
+def log_exchange(access_log: AccessLog, exchange: Exchange, now: float) -> None:
+    """Log an exchange that has ended; clients that leave in the middle are everyday life, and no failure."""
     error, status = exchange.error, exchange.status
     failed = (error is not None and not isinstance(error, ClientGone)) or (status or 0) >= 500
-    if access_log == "off" or (access_log == "errors" and not failed):
+    if not access_log.wants(failed=failed):
         return
     request, match, grant = exchange.request, exchange.match, exchange.grant
     began = exchange.stamps[Phase.ROUTE] or now
     _teller(error, failed=failed)(
         "tunnel" if exchange.stamps[Phase.TUNNEL] is not None else "request",
-        client=exchange.client.address,
+        client=access_log.client(exchange.client.address),
         request_id=exchange.id.decode("ascii"),
         method=request.method.decode("ascii"),
-        path=_path(_cut(request)),
+        path=_text(_cut(request)),
         route=match.route.name if match is not None else None,
         instance=match.instance_id if match is not None else None,
         user=grant.user if grant is not None else None,
+        user_agent=_text(_user_agent(request)),
         status=status if status is not None else error and error.status,
         reason=error.error if error is not None else None,
         detail=str(error) if error is not None else None,
@@ -56,26 +73,29 @@ def origin(exchange: Exchange, match: Match, grant: Grant, peer: str, *, noteboo
         route=match.route.name,
         instance_id=match.instance_id,
         user=grant.user,
+        user_agent=_user_agent(exchange.request),
         began=exchange.stamps[Phase.ROUTE] or 0.0,
         notebook=notebook,
     )
 
 
-def log_tunnel(access_log: str, tunnel: Tunnel, now: float) -> None:
-    """Log a tunnel that has ended; `errors` logs those that an instance has broken."""
+def log_tunnel(access_log: AccessLog, tunnel: Tunnel, now: float) -> None:
+    """Log a tunnel that has ended; an instance that breaks one is a failure, and so is access that ends."""
     error, came_from = tunnel.error, tunnel.origin
-    failed = error is not None and not isinstance(error, ClientGone)
-    if access_log == "off" or (access_log == "errors" and not failed):
+    broken = error is not None and not isinstance(error, ClientGone)
+    refused = tunnel.ended_for not in (None, RESTARTING)
+    if not access_log.wants(failed=broken or refused):
         return
-    _teller(error, failed=failed)(
+    (logs.get().notice if refused else _teller(error, failed=broken))(
         "tunnel",
-        client=came_from.client,
+        client=access_log.client(came_from.client),
         request_id=came_from.request_id.decode("ascii"),
         method="GET",
-        path=_path(came_from.path),
+        path=_text(came_from.path),
         route=came_from.route,
         instance=came_from.instance_id,
         user=came_from.user,
+        user_agent=_text(came_from.user_agent),
         status=101,
         reason=error.error if error is not None else tunnel.ended_for,
         detail=str(error) if error is not None else None,
@@ -117,12 +137,12 @@ def _on_the_wall(then: float | None, now: float, at: float) -> float | None:
     return None if then is None else at - (now - then)
 
 
-def log_refusal(access_log: str, peer: str, request_id: bytes, error: ProxyError) -> None:
+def log_refusal(access_log: AccessLog, peer: str, request_id: bytes, error: ProxyError) -> None:
     """Log what was no request at all."""
-    if access_log != "off":
+    if access_log.wants(failed=True):
         logs.get().notice(
             "request",
-            client=peer,
+            client=access_log.client(peer),
             request_id=request_id.decode("ascii"),
             status=error.status,
             reason=error.error,
@@ -134,10 +154,15 @@ def _cut(request: Request) -> bytes:
     return request.target.partition(b"?")[0][:_LONGEST_PATH]
 
 
-def _path(path: bytes) -> str:
-    # A token has no business in a path, but somebody may put one there (case 128). Cut first: looking for
+def _user_agent(request: Request) -> bytes | None:
+    said = request.one(b"user-agent")
+    return None if said is None else said[:_LONGEST_USER_AGENT]
+
+
+def _text(said: bytes | None) -> str | None:
+    # A token has no business there, but somebody may put one into a path (case 128). Cut first: looking for
     # one takes time by the square of the length.
-    return logs.without_tokens(path.decode("ascii"))
+    return None if said is None else logs.without_tokens(said.decode("ascii", "backslashreplace"))
 
 
 def _teller(error: ProxyError | None, *, failed: bool) -> Callable[..., None]:

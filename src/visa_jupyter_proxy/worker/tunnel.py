@@ -42,6 +42,8 @@ class Origin(NamedTuple):
     route: str
     instance_id: int
     user: str
+    user_agent: bytes | None
+    """What the browser says that it is; cut, for the log."""
     began: float
     """When the request came, on the loop's clock."""
     notebook: int | None
