@@ -55,6 +55,10 @@ class Hold:
         """Let all that waits, and all that comes, pass."""
         self._released.set()
 
+    def wait(self) -> bool:
+        """Wait until requests pass; False when that takes too long."""
+        return self._released.wait(_PATIENCE_S)
+
     @property
     def released(self) -> bool:
         """Whether requests pass."""

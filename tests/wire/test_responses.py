@@ -426,13 +426,6 @@ class TestHeads:
         assert [theirs.encode()] != named.all("date") != []  # it was said to be for us alone
         assert [] == ours.all("via") + wire.instance.requests[0].all("via")
 
-    def test_69_interim_responses_pass(self, wire: Wire) -> None:
-        """A 103 goes to the client, and its fields do not leak into the final response."""
-        wire.instance.answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ok())
-        with wire.client() as client:
-            assert (103, [b"</x>"]) == _status_and(client.ask(wire.get()), "link")
-            assert (200, []) == _status_and(client.response(), "link")
-
     def test_95_the_instance_cannot_replace_the_token(self, wire: Wire) -> None:
         """A cookie that would be the token is dropped, also nameless; the others pass one by one."""
         cookies = ("access_token=evil; Path=/", "=access_token=evil", "a=1", "b=2; Path=/")

@@ -38,6 +38,7 @@ _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 _CLOSE: Final = b"Connection: close\r\n"
 _KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Phase(IntEnum):
@@ -256,7 +257,7 @@ class Exchange:
         if response.status == 101:
             self._switch(response, now)
         elif response.status < 200:
-            self._pass_interim(response)
+            self._pass_interim(response.status)
         else:
             self._respond(response)
 
@@ -345,9 +346,11 @@ class Exchange:
             self._outgoing.append(switching_protocols(self._lines(response)))
             self.enter(Phase.TUNNEL, now)
 
-    def _pass_interim(self, response: Response) -> None:
-        if self.request.minor == 1:  # HTTP/1.0 knows none (RFC 9110 15.2)
-            self._outgoing.append(response_head(response.status, response.reason, response.lines))
+    def _pass_interim(self, status: int) -> None:
+        # To a client that waits for it, and no other: nginx takes any 1xx for the whole answer to a HEAD, and
+        # gives the connection to the next user, who would get what the instance sends later (case 69).
+        if status == 100 and self.request.expects_continue and not self._request_ended:
+            self._outgoing.append(_CONTINUE)
 
     def _respond(self, response: Response) -> None:
         lines = self._lines(response)
