@@ -1,5 +1,5 @@
 # Everything installs itself into .venv; nothing outside this directory changes, except that `make test`
-# installs Debian's chromium and postgresql where they are missing and may be installed.
+# installs Debian's chromium, postgresql and nginx-light where they are missing and may be installed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,7 +15,7 @@ CHP := configurable-http-proxy@5.3.0
 IN_PARALLEL = --numprocesses $(or $(JOBS),$(shell echo $$(( 2 * $$(nproc) )))) --no-loadscope-reorder
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture reference pins clean chromium postgresql
+.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture reference pins clean chromium postgresql nginx
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -23,7 +23,7 @@ help:  ## Show this list
 demo: .venv/demo.stamp  ## Start VISA (a stand-in), JupyterLab and the proxy, and print the links
 	@$(BIN)/python -m visa_jupyter_proxy demo
 
-test: lint chromium postgresql  ## Check everything: style, types, imports, then all tests in real processes and a real browser
+test: lint chromium postgresql nginx  ## Check everything: style, types, imports, then all tests in real processes and a real browser
 	@$(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: .venv/dev.stamp  ## Check style, types and the direction of imports
@@ -133,13 +133,18 @@ chromium:
 	$$sudo apt-get -qq update; \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(CHROMIUM)
 
-# Debian would start it as a service at once: a policy forbids that meanwhile. Our tests start one of their own.
-postgresql:
-	@if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
-	  echo "Tests of the journal in PostgreSQL are skipped without it:  apt-get install postgresql" >&2; exit 0; fi; \
-	echo "Installing postgresql ..."; policy=/usr/sbin/policy-rc.d; \
-	if [ ! -e $$policy ]; then printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; \
+# Debian would start them as services at once: a policy forbids that meanwhile. Our tests start their own.
+INSTALL = if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
+	  echo "Tests with $(1) are skipped without it:  apt-get install --no-install-recommends $(1)" >&2; exit 0; fi; \
+	echo "Installing $(1) ..."; policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then printf '\#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; \
 	  $$sudo chmod +x $$policy; trap "$$sudo rm -f $$policy" EXIT; fi; \
 	$$sudo apt-get -qq update; \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends postgresql
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(1)
+
+postgresql:
+	@if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then exit 0; fi; \
+	$(call INSTALL,postgresql)
+
+nginx:
+	@if PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null; then exit 0; fi; $(call INSTALL,nginx-light)
