@@ -16,17 +16,23 @@ from visa_jupyter_proxy.circuit import PER_SECOND, Circuit, Pace
 from visa_jupyter_proxy.control.journal.records import Kind, ReportState
 from visa_jupyter_proxy.control.outbox import Outbox, Report
 from visa_jupyter_proxy.control.reports import Delivery
-from visa_jupyter_proxy.control.tokens import PATIENCE_S, Tokens
+from visa_jupyter_proxy.control.tokens import OPAQUE_PATIENCE_S, PATIENCE_S, Tokens, holder
 from visa_jupyter_proxy.errors import VisaUnreachable
-from visa_jupyter_proxy.mailbox import NotebookKey
+from visa_jupyter_proxy.mailbox import OPAQUE, NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
 
 
 def report(
-    number: int, kind: Kind = "open", *, session: int = 1, token: str | None = TOKEN, blocked: bool = False
+    number: int,
+    kind: Kind = "open",
+    *,
+    session: int = 1,
+    user: str = "anna",
+    token: str | None = TOKEN,
+    blocked: bool = False,
 ) -> Report:
     """Give a report; its id and its place in the journal are `number`."""
-    return Report(f"r{number}", kind, key(session), "anna", token, number, blocked)
+    return Report(f"r{number}", kind, key(session), user, token, number, blocked)
 
 
 def ids(reports: list[Report]) -> list[str]:
@@ -540,6 +546,36 @@ class TestDelivery:
                 assert [] == to.settled
                 await to.deliver(after=PATIENCE_S / 2)
                 assert [ReportState.NOT_DELIVERED] == [one[1] for one in to.settled]
+
+        asyncio.run(main())
+
+    def test_an_open_whose_token_says_nothing_of_its_user_is_given_up_soon(self) -> None:
+        """None of theirs can follow it, so it holds back for two minutes only what comes after it."""
+
+        async def main() -> None:
+            async with talk() as to:
+                to.server.users.clear()
+                await to.deliver(report(1, user=f"{OPAQUE}0123"), report(2, "close"))
+                await to.deliver(after=OPAQUE_PATIENCE_S - 1)
+                assert [] == to.settled
+                await to.deliver(after=61)
+                assert [ReportState.NOT_DELIVERED, ReportState.DELIVERED] == [one[1] for one in to.settled]
+
+        asyncio.run(main())
+
+    def test_it_goes_with_the_next_token_for_the_same_instance(self) -> None:
+        """Whosever that is: the API accepts nobody for an instance but its owner."""
+
+        async def main() -> None:
+            async with talk() as to:
+                to.server.users = {"newer": "anna"}
+                await to.deliver(report(1, user=f"{OPAQUE}0123"))
+                assert [] == to.settled
+                to.tokens.accepted(holder(f"{OPAQUE}4567", 7), "newer")
+                to.outbox.renew(holder(f"{OPAQUE}4567", 7))
+                await to.deliver()
+                assert [("r1", ReportState.DELIVERED, 2)] == to.settled
+                assert [TOKEN, "newer"] == [request.token for request in to.server.requests]
 
         asyncio.run(main())
 

@@ -18,6 +18,10 @@ _LARGEST: Final = 16 * 2**20
 """Far beyond any message (the largest is `Start`): a length beyond it means that the stream is broken."""
 
 
+OPAQUE: Final = "token:"
+"""How the name of a user begins whose token says nothing of him: the rest is a digest of the token."""
+
+
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker has to know of the settings, as plain values. Times are seconds."""
 
@@ -167,7 +171,7 @@ class TunnelOpened(_Message, tag="tunnel_opened"):
     """Unique among the tunnels of this worker process."""
     notebook: NotebookKey
     user: str
-    """`sub` of the accepted token, or a digest of a token that has none."""
+    """`sub` of the accepted token; or `OPAQUE` and a digest of a token that has none."""
     token: str
     """For reporting the session; kept in memory only."""
     at: float

@@ -21,8 +21,9 @@ from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST
 from visa_jupyter_proxy.control.journal.records import Record
-from visa_jupyter_proxy.control.ledger import Ledger
+from visa_jupyter_proxy.control.ledger import Ledger, storable
 from visa_jupyter_proxy.control.reporting import Reporting
+from visa_jupyter_proxy.control.tokens import holder
 from visa_jupyter_proxy.control.writer import HEARTBEAT_S, OWNER_TIMEOUT_S, Writer
 from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -89,7 +90,8 @@ class Notebooks:
 
     def tunnel_opened(self, worker: int, message: TunnelOpened) -> None:
         """Take note that a connection of a session has begun."""
-        self._reporting.token_accepted(message.user, message.token)
+        whose = holder(storable(message.user), message.notebook.instance_id)
+        self._reporting.token_accepted(whose, message.token)
         records = self._ledger.opened(worker, message)
         if records is None:
             _log.error("a tunnel was opened twice", worker=worker, tunnel=message.tunnel)
@@ -117,7 +119,7 @@ class Notebooks:
 
     def token_accepted(self, message: TokenAccepted) -> None:
         """Keep a token that the API has accepted, for opens that wait for one."""
-        self._reporting.token_accepted(message.user, message.token)
+        self._reporting.token_accepted(storable(message.user), message.token)
 
     # --- how things are ----------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Final, override
 
 from visa_jupyter_proxy.circuit import back_off
 from visa_jupyter_proxy.control.journal.records import Due, Kind
+from visa_jupyter_proxy.control.tokens import Holder, holder
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 CONCURRENT: Final = 16
@@ -49,6 +50,11 @@ class Report:
         """Make the report that the journal says is due."""
         return cls(due.report, due.kind, due.key, due.user or user, token, due.number, due.blocked)
 
+    @property
+    def holder(self) -> Holder:
+        """Whose tokens can deliver it, if it is an open."""
+        return holder(self.user, self.key.instance_id)
+
     @override
     def __repr__(self) -> str:
         return f"Report({self.id}, {self.kind}, {self.key}, attempts={self.attempts})"
@@ -63,8 +69,8 @@ class Outbox:
         self._queues: dict[NotebookKey, deque[Report]] = {}
         self._count = 0
         self._under_way = 0
-        self._refused: dict[str, set[Report]] = {}
-        """User -> opens whose token was refused, and that wait for another one."""
+        self._refused: dict[Holder, set[Report]] = {}
+        """Opens whose token was refused, and that wait for another one."""
         # When the first report of a key may be sent. An entry that is overtaken by events stays, and is
         # thrown away when its turn comes.
         self._times: list[tuple[float, int, Report]] = []
@@ -129,10 +135,10 @@ class Outbox:
         self.broken_off(report)
 
     def refused(self, report: Report, now: float, jitter: float) -> None:
-        """Put an open back whose token was refused; due early when the user has a new one (`renew`)."""
+        """Put an open back whose token was refused; due early when there is a new one (`renew`)."""
         if report.refused_at is None:
             report.refused_at = now
-        self._refused.setdefault(report.user, set()).add(report)
+        self._refused.setdefault(report.holder, set()).add(report)
         self.failed(report, now, jitter)
 
     def broken_off(self, report: Report) -> None:
@@ -145,9 +151,9 @@ class Outbox:
 
     # --- what changes meanwhile ----------------------------------------------------------------
 
-    def renew(self, user: str) -> None:
-        """Let the opens go that wait for a token of this user."""
-        for report in self._refused.pop(user, ()):
+    def renew(self, whose: Holder) -> None:
+        """Let the opens go that wait for a token of theirs."""
+        for report in self._refused.pop(whose, ()):
             report.not_before = 0.0
             self._schedule(self._queues[report.key][0])
 
@@ -184,10 +190,10 @@ class Outbox:
     def _returned(self, report: Report, *, waits: bool = False) -> None:
         report.under_way = False
         self._under_way -= 1
-        if not waits and (others := self._refused.get(report.user)):
+        if not waits and (others := self._refused.get(report.holder)):
             others.discard(report)
             if not others:
-                del self._refused[report.user]
+                del self._refused[report.holder]
 
     def _schedule(self, report: Report) -> None:
         if not report.under_way and not report.blocked:

@@ -19,10 +19,10 @@ from visa_jupyter_proxy.control.journal.records import (
     ReportState,
     Settled,
 )
-from visa_jupyter_proxy.control.ledger import Ledger, storable
+from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.outbox import Outbox, Report
 from visa_jupyter_proxy.control.reports import Delivery
-from visa_jupyter_proxy.control.tokens import Tokens
+from visa_jupyter_proxy.control.tokens import Holder, Tokens
 from visa_jupyter_proxy.visa_api import VisaApi
 
 _log: Final = logs.get()
@@ -63,11 +63,10 @@ class Reporting:
         """How many reports are to be delivered by this process."""
         return len(self._outbox)
 
-    def token_accepted(self, user: str, token: str) -> None:
+    def token_accepted(self, whose: Holder, token: str) -> None:
         """Keep a token that the API has accepted, for opens that wait for one."""
-        user = storable(user)
-        if self._tokens.accepted(user, token):
-            self._outbox.renew(user)
+        if self._tokens.accepted(whose, token):
+            self._outbox.renew(whose)
             self.delivery.wake()
 
     # --- what the writer says: see `writer.Author` -----------------------------------------------

@@ -8,8 +8,8 @@ Rules:
    itself, or a wrong `API_URL`; one attempt a minute harms nobody.
 3. An open is settled by a 200, or by 403 and 404: not this user's instance, so nothing is to be opened.
    A 401 can be transient (contract section 2) and is tried again, at once when a newer token of the same
-   user has been accepted. An hour after the first it is given up. Without any token an open cannot be
-   delivered at all.
+   user has been accepted. An hour after the first it is given up; after two minutes, if the token does not
+   say whose it is and none can follow it (`tokens`). Without any token an open cannot be delivered at all.
 4. Between attempts: exponential back-off with full jitter, up to 60 s. An API that is down gets one probe
    at a time, and what has gathered at a bounded rate when it is back (`circuit`).
 5. Nothing is sent while others may believe this process dead, and have taken its reports over.
@@ -25,7 +25,7 @@ from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.circuit import Circuit, Pace
 from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.outbox import Outbox, Report
-from visa_jupyter_proxy.control.tokens import PATIENCE_S, Tokens
+from visa_jupyter_proxy.control.tokens import Tokens, patience_s
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -171,7 +171,7 @@ class Delivery:
         if report.kind == "close":
             await self._api.close_notebook(key.instance_id, key.kernel_id, key.session_id)
             return
-        token = self._tokens.newest(report.user) or report.token
+        token = self._tokens.newest(report.holder) or report.token
         if token is None:
             raise _NoTokenError
         await self._api.open_notebook(token, key.instance_id, key.kernel_id, key.session_id)
@@ -185,7 +185,7 @@ class Delivery:
                 self._settle(report, ReportState.REFUSED)
             case TokenRejected() if report.kind == "open":
                 self._works()
-                if report.refused_at is not None and now - report.refused_at >= PATIENCE_S:
+                if report.refused_at is not None and now - report.refused_at >= patience_s(report.holder):
                     self._settle(report, ReportState.NOT_DELIVERED)
                 else:
                     self._outbox.refused(report, now, self._jitter())

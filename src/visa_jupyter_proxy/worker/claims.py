@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import msgspec
 
+from visa_jupyter_proxy.mailbox import OPAQUE
+
 
 class Claims(msgspec.Struct, frozen=True):
     """Whose a token is, and until when it is good, in its own words."""
@@ -33,4 +35,4 @@ def claims(token: str) -> Claims:
         with suppress(ValueError, msgspec.DecodeError, RecursionError):
             payload = _decoder.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     digest = hashlib.sha256(token.encode("ascii")).hexdigest()[:16]
-    return Claims(payload.sub or f"token:{digest}", payload.exp)
+    return Claims(payload.sub or f"{OPAQUE}{digest}", payload.exp)

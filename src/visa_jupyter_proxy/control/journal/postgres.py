@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
-from alembic.util.exc import CommandError
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -92,7 +91,7 @@ class Postgres:
     async def _translated(self) -> AsyncIterator[None]:
         try:
             yield
-        except (SQLAlchemyError, CommandError, asyncpg.PostgresError, OSError, UnicodeError) as error:
+        except (SQLAlchemyError, asyncpg.PostgresError, OSError, UnicodeError) as error:
             if _is_refusal(error):
                 raise RecordRefused(type(error).__name__) from error
             await self.close()

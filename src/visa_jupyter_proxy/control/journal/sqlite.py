@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from alembic.util.exc import CommandError
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -103,7 +102,7 @@ class Sqlite:
     def _try(self) -> None:
         try:
             _dispose(_open(self.path, "rw", verify))
-        except (SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise JournalUnavailable(damage.describe(error)) from error
 
     def _close(self) -> None:
@@ -118,7 +117,7 @@ class Sqlite:
             yield
         except (IntegrityError, DataError, OverflowError, UnicodeError) as error:
             raise RecordRefused(type(error).__name__) from error
-        except (SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             self._close()
             if damage.is_damage(error):
                 damage.set_aside(self.path)

@@ -8,10 +8,6 @@ schema of this one, and an upgrade can be undone by going back to the old progra
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Table, inspect
 
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
@@ -33,6 +29,13 @@ def migrate(connection: Connection, version: str = "head") -> None:
 
     `version` is for tests: the schema of an older program. Raises `SchemaUnfit`.
     """
+    # Not at the top: whoever only reads waits for no alembic.
+    from alembic import command  # noqa: PLC0415 -- see above
+    from alembic.config import Config  # noqa: PLC0415 -- likewise
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 -- likewise
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 -- likewise
+    from alembic.util.exc import CommandError  # noqa: PLC0415 -- likewise
+
     config = Config()
     # The option is read by configparser, to which a percent sign means something.
     config.set_main_option("script_location", str(_HERE).replace("%", "%%"))
@@ -41,7 +44,10 @@ def migrate(connection: Connection, version: str = "head") -> None:
     known = {revision.revision for revision in script.walk_revisions()}
     current = MigrationContext.configure(connection).get_current_revision()
     if current is None or (current in known and current != script.get_current_head()):
-        command.upgrade(config, version)
+        try:
+            command.upgrade(config, version)
+        except CommandError as error:
+            raise SchemaUnfit(f"the journal's tables cannot be brought up to date: {error}") from error
     elif current not in known:
         verify(connection)
 
