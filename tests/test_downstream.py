@@ -17,6 +17,7 @@ from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.counts import Counts
 from visa_jupyter_proxy.worker.downstream import LINGER_S, MOST_IN_A_TURN, Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
@@ -80,6 +81,7 @@ class Client:
             pool=pool,
             hangups=self.hangups,
             admission=admission,
+            counts=Counts([JUPYTER]),
             tell=lambda _: None,
         )
         self.proxy.now = lambda: self.now

@@ -12,6 +12,7 @@ from typing import Final, cast, override
 import msgspec
 
 from visa_jupyter_proxy.routes import Route
+from visa_jupyter_proxy.state import WorkerState
 
 _LENGTH: Final = 4
 _LARGEST: Final = 16 * 2**20
@@ -63,6 +64,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections_per_address: int = 0
     """0 is any number."""
     drain_s: float
+    metrics_per_instance: bool = False
     log_level: str
     log_timezone: str | None
     log_syslog_host: str | None
@@ -221,8 +223,38 @@ class TunnelEnded(_Traffic, kw_only=True, tag="tunnel_ended"):
     """Unix time."""
 
 
+class Count(msgspec.Struct, frozen=True, array_like=True):
+    """How many more there are of something, since the last message."""
+
+    metric: str
+    """A name of `metrics`."""
+    labels: tuple[str, ...]
+    count: int
+
+
+class Observed(msgspec.Struct, frozen=True, array_like=True):
+    """How many more have taken how long, since the last message."""
+
+    metric: str
+    labels: tuple[str, ...]
+    buckets: tuple[int, ...]
+    """One for each of `metrics.BOUNDS`, and one beyond; each observation is in one of them."""
+    seconds: float
+    """All together."""
+
+
+class Counters(_Message, tag="counters"):
+    """What a worker has counted since the last such message, and what is under way: once a second."""
+
+    counts: tuple[Count, ...]
+    observed: tuple[Observed, ...]
+    state: WorkerState
+    instance_tunnels: tuple[tuple[int, int], ...] = ()
+    """Instance, and how many WebSockets it has; only with `metrics_per_instance`."""
+
+
 type Downwards = Start | Ping | Drain | EndTunnels | ShowState
-type Upwards = Ready | Pong | TokenAccepted | TunnelOpened | TunnelProgressed | TunnelEnded
+type Upwards = Ready | Pong | TokenAccepted | TunnelOpened | TunnelProgressed | TunnelEnded | Counters
 type Message = Downwards | Upwards
 
 _encoder = msgspec.msgpack.Encoder()
@@ -238,6 +270,7 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
     | TunnelOpened
     | TunnelProgressed
     | TunnelEnded
+    | Counters
 )
 
 

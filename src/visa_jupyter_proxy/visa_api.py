@@ -7,7 +7,8 @@ followed, and only the few fields that are named here leave this file.
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Final, override
@@ -110,9 +111,20 @@ class VisaApi:
     """
 
     def __init__(
-        self, base_url: str, *, ca_file: str | None, timeout_s: float, placeholders: Iterable[str] = ()
+        self,
+        base_url: str,
+        *,
+        ca_file: str | None,
+        timeout_s: float,
+        placeholders: Iterable[str] = (),
+        called: Callable[[str, str, float], None] = lambda *_: None,
     ) -> None:
-        """`placeholders`: the names of `Instance.values` to keep; the rest of the answer is dropped."""
+        """`placeholders`: the names of `Instance.values` to keep; the rest of the answer is dropped.
+
+        `called` is told of each call that has ended: `instance`, `account`, `open` or `close`; `ok`, the name of an
+        error, or `cancelled`; and how many seconds it took.
+        """
+        self._called = called
         context = ssl.create_default_context(cafile=ca_file) if base_url.startswith("https:") else True
         self._base_url = base_url
         self._placeholders = frozenset(placeholders)
@@ -179,7 +191,8 @@ class VisaApi:
         return sock
 
     async def _about(self, whose: str, token: str, instance_id: int) -> _Data:
-        body = await self._call("GET", f"/{whose}/instances/{instance_id}", token=token)
+        name = "instance" if whose == "jupyter" else "account"
+        body = await self._call(name, "GET", f"/{whose}/instances/{instance_id}", token=token)
         try:
             data = _answer.decode(body).data
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -193,13 +206,25 @@ class VisaApi:
         self, what: str, instance_id: int, kernel_id: str, session_id: str, *, token: str | None
     ) -> None:
         body = msgspec.json.encode({"kernelId": kernel_id, "sessionId": session_id})
-        await self._call("POST", f"/jupyter/instances/{instance_id}/notebook/{what}", token=token, body=body)
+        path = f"/jupyter/instances/{instance_id}/notebook/{what}"
+        await self._call(what, "POST", path, token=token, body=body)
 
-    async def _call(self, method: str, path: str, *, token: str | None, body: bytes | None = None) -> bytes:
-        async with self._answered(method, path, token=token, body=body) as response:
-            if response.status != 200:
-                raise _refusal(response.status)
-            return await _bounded(response)
+    async def _call(
+        self, name: str, method: str, path: str, *, token: str | None, body: bytes | None = None
+    ) -> bytes:
+        began, outcome = time.monotonic(), "cancelled"
+        try:
+            async with self._answered(method, path, token=token, body=body) as response:
+                if response.status != 200:
+                    raise _refusal(response.status)
+                answer = await _bounded(response)
+                outcome = "ok"
+                return answer
+        except ProxyError as error:
+            outcome = error.error
+            raise
+        finally:
+            self._called(name, outcome, time.monotonic() - began)
 
     @asynccontextmanager
     async def _answered(

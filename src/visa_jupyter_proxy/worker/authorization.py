@@ -83,6 +83,12 @@ class Authorization:
         self._rejected: dict[bytes, float] = {}
         """Digests of tokens that the API has rejected since, and until when that matters: none goes on."""
         self._under_way: dict[Key, asyncio.Task[Grant]] = {}
+        self.hits = 0
+        """How often an answer was remembered."""
+        self.misses = 0
+        """How often it was not."""
+        self.stale_uses = 0
+        """How often one that was over went on, because the API did not answer."""
 
     def known(self, token: AccessToken, instance_id: int) -> Grant | None:
         """Return a grant that still holds. Raises the `ProxyError` of a refusal that is still remembered."""
@@ -90,10 +96,13 @@ class Authorization:
         now = self._now()
         grant = self._grants.get(key)
         if grant is not None and grant.expires > now:
+            self.hits += 1
             return grant
         refusal = self._refusals.get(key)
         if refusal is not None and refusal[0] > now:
+            self.hits += 1
             raise refusal[1].with_traceback(None)
+        self.misses += 1
         return None
 
     async def ask(self, token: AccessToken, instance_id: int, client: str) -> Grant:
@@ -106,6 +115,7 @@ class Authorization:
         stale = self._stale(key)
         if stale is not None and (stale.is_stale or self._questions.is_api_in_doubt):
             self._go_on(stale)
+            self.stale_uses += 1
             if key not in self._under_way and self._questions.may_begin:
                 self._begin(key, token, client)
             return stale

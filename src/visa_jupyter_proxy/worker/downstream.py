@@ -156,6 +156,11 @@ class Downstream(asyncio.Protocol):
     # --- called by a splice, and by whoever watches what nobody reads ----------------------
 
     @property
+    def exchange(self) -> Exchange | None:
+        """The one that is under way."""
+        return self._exchange
+
+    @property
     def transport(self) -> asyncio.Transport | None:
         """The client's connection, while there is one."""
         return self._transport

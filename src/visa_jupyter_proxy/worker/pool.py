@@ -8,10 +8,11 @@ suspends, and only when there is no idle connection.
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable
+from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.worker.admission import idle_connections_that_descriptors_allow
 from visa_jupyter_proxy.worker.hangups import Hangups
@@ -56,6 +57,10 @@ class Pool:
         """All that are idle, in the order in which they became so."""
         self._most_idle = idle_connections_that_descriptors_allow() if most_idle is None else most_idle
         self._closed = False
+        self.reuses = 0
+        """How often an idle connection was taken."""
+        self.attempts: Counter[str] = Counter()
+        """How often one was opened (`ok`), or why not."""
 
     @property
     def idle_count(self) -> int:
@@ -74,6 +79,7 @@ class Pool:
             del self._kept[upstream]
             if is_usable:
                 upstream.reused = True
+                self.reuses += 1
                 return upstream
         return None
 
@@ -90,12 +96,17 @@ class Pool:
                     server_hostname=address.host if address.tls is not None else None,
                 )
         except TimeoutError:
-            raise InstanceTimeout("no connection in time") from None
+            raise self._failed(InstanceTimeout("no connection in time")) from None
         except ssl.SSLCertVerificationError:
-            raise InstanceInvalid("certificate not verified") from None
+            raise self._failed(InstanceInvalid("certificate not verified")) from None
         except OSError as error:
-            raise InstanceUnreachable(type(error).__name__) from None
+            raise self._failed(InstanceUnreachable(type(error).__name__)) from None
+        self.attempts["ok"] += 1
         return upstream
+
+    def _failed(self, error: ProxyError) -> ProxyError:
+        self.attempts[error.error] += 1
+        return error
 
     def keep(self, upstream: Upstream) -> None:
         """Take back a connection on which a response has just ended."""

@@ -26,6 +26,7 @@ from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Access
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.counts import Counts
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.fields import request_lines
 from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
@@ -61,6 +62,7 @@ class Proxy:
         pool: Pool,
         hangups: Hangups,
         admission: Admission,
+        counts: Counts,
         tell: Callable[[TunnelOpened | TunnelEnded], None],
     ) -> None:
         """`tell` sends a message to control, and never waits."""
@@ -85,6 +87,8 @@ class Proxy:
         self._addresses = lru_cache(maxsize=1024)(Address)
         """Made once: a named tuple takes four times as long to make as to find."""
         self._tls = {route: tls_context(route) for route in routes if route.remote_scheme == "https"}
+        self._counts = counts
+        self._logs_all = settings.access_log == "all"
         self._tell = tell
         self._request_id_prefix = secrets.token_hex(5).encode()
         self._requests = itertools.count(1)
@@ -102,7 +106,7 @@ class Proxy:
             lines = request_lines(request, match, grant, exchange.client, request_id=exchange.id)
             exchange.enter(Phase.CONNECT, self.now())
             address = self._address(grant.host, match.route)
-            upstream = self._idle(exchange, address) or await self._connect_for(grant, address)
+            upstream = self._idle(exchange, address) or await self._connect_for(match, grant, address)
             upstream.attach(exchange)
             exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
         except ProxyError as error:
@@ -133,7 +137,11 @@ class Proxy:
 
     async def _ask(self, exchange: Exchange, match: Match) -> Grant:
         token, address = exchange.request.credentials.token, exchange.client.address
-        grant = exchange.grant = await self._authorization.ask(token, match.instance_id, address)
+        began = self.now()
+        try:
+            grant = exchange.grant = await self._authorization.ask(token, match.instance_id, address)
+        finally:
+            self._counts.phase_took(match.route.name, "authorize", self.now() - began)
         return grant
 
     def _address(self, host: str, route: Route) -> Address:
@@ -145,12 +153,15 @@ class Proxy:
             return None
         return self._pool.idle(address, repeatable=exchange.may_be_sent_again)
 
-    async def _connect_for(self, grant: Grant, address: Address) -> Upstream:
+    async def _connect_for(self, match: Match, grant: Grant, address: Address) -> Upstream:
+        began = self.now()
         try:
             return await self._connect(address, grant)
         except (InstanceUnreachable, InstanceTimeout, InstanceNotReady):
             self._authorization.forget(grant)
             raise
+        finally:
+            self._counts.phase_took(match.route.name, "connect", self.now() - began)
 
     async def _connect(self, address: Address, about: Grant | Access) -> Upstream:
         try:
@@ -192,19 +203,25 @@ class Proxy:
         """Record and compose the answer to what is no request."""
         request_id = self._new_request_id()
         log_refusal(self._access_log, peer, request_id, error)
+        self._counts.refused(error)
         reason, lines, body = error_object(error, request_id, self.date)
         lines.append(b"Connection: close\r\n")
         return response_head(error.status, reason, lines) + body
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Record what became of an exchange."""
-        log_exchange(self._access_log, exchange, self.now())
+        now = self.now()
+        self._counts.exchange_ended(exchange, now)
+        # Most requests have no line: not to ask for it pays for counting them.
+        if self._logs_all or exchange.error is not None or (exchange.status or 0) >= 500:
+            log_exchange(self._access_log, exchange, now)
 
     def tunnel_opened(self, exchange: Exchange, peer: str) -> Origin:
         """Keep what the end of a tunnel needs, and tell control of a notebook's connection."""
         match, grant = exchange.match, exchange.grant
         assert match is not None  # noqa: S101 -- an exchange that became a tunnel has both
         assert grant is not None  # noqa: S101 -- likewise
+        self._counts.tunnel_opened(exchange)
         notebook = notebook_key(match)
         if notebook is None:
             return origin(exchange, match, grant, peer, notebook=None)
@@ -220,6 +237,7 @@ class Proxy:
         now = self.now()
         self.admission.leave(tunnel.origin.peer)
         log_tunnel(self._access_log, tunnel, now)
+        self._counts.tunnel_ended(tunnel)
         if tunnel.origin.notebook is not None:
             self._tell(tunnel_ended(tunnel, tunnel.origin.notebook, now, time.time()))
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from visa_jupyter_proxy import logs, state
+from visa_jupyter_proxy import logs, metrics, state
 from visa_jupyter_proxy.mailbox import (
     Drain,
     EndTunnels,
@@ -32,6 +32,7 @@ from visa_jupyter_proxy.tally import Place, Tally
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.counts import Counts
 from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.ending import Departure, end_tunnels
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
@@ -76,6 +77,7 @@ class Worker:
         self._listener = listener
         self._mailbox = mailbox
         self._connections: set[Timed] = set()
+        self._counts = Counts(start.routes, per_instance=settings.metrics_per_instance)
         self._hangups = Hangups(loop)
         self._splices = Splices(loop)
         self._api = VisaApi(
@@ -83,6 +85,7 @@ class Worker:
             ca_file=settings.api_ca_file,
             timeout_s=settings.api_timeout_s,
             placeholders=Router(start.routes).placeholders,
+            called=self._counts.api_called,
         )
         questions = Questions(
             self._api, patience_s=settings.api_timeout_s, now=loop.time, workers=start.places
@@ -121,6 +124,7 @@ class Worker:
             pool=self._pool,
             hangups=self._hangups,
             admission=admission,
+            counts=self._counts,
             tell=mailbox.send,
         )
         self._ended = loop.create_future()
@@ -135,9 +139,10 @@ class Worker:
         """Serve until drained. Raises nothing that a connection could cause."""
         keep_alive(self._listener, self._proxy.settings.tcp_keepalive_s)
         await self._listening.start()
-        self._loop.call_later(_TICK_S, self._tick)
+        self._next_tick()
         self._mailbox.send(Ready())
         await self._ended
+        self._tell_counters()
         await self._authorization.close()
         if self._verification is not None:
             await self._verification.close()
@@ -199,13 +204,32 @@ class Worker:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        self._loop.call_later(_TICK_S, self._tick)
+        self._counts.ticked(now - self._tick_at)
+        self._next_tick()
         self._proxy.tick()
         self._listening.tick(now)
         self._authorization.tick(now)
         self._progress.tick(self._connections, now, time.time())
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.expired(now)
+        self._tell_counters()
+
+    def _next_tick(self) -> None:
+        self._tick_at = self._loop.time() + _TICK_S
+        self._loop.call_at(self._tick_at, self._tick)
+
+    def _tell_counters(self) -> None:
+        """Send control what was counted in this second."""
+        counts = self._counts
+        counts.reached(metrics.GRANTS, ("hit",), self._authorization.hits)
+        counts.reached(metrics.GRANTS, ("miss",), self._authorization.misses)
+        counts.reached(metrics.GRANTS_STALE, (), self._authorization.stale_uses)
+        counts.reached(metrics.UPSTREAM_REUSES, (), self._pool.reuses)
+        for outcome, attempts in self._pool.attempts.items():
+            counts.reached(metrics.UPSTREAM_CONNECTS, (outcome,), attempts)
+        tunnels = [one for one in self._connections if isinstance(one, Tunnel)]
+        exchanges = [one.exchange for one in self._connections if isinstance(one, Downstream) and one.exchange]
+        self._mailbox.send(counts.take(self.counts(), tunnels, exchanges))
 
     def _look_for_end(self, departure: Departure) -> None:
         """Go when nothing is under way any more, or the time is over."""
