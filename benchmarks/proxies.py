@@ -54,6 +54,7 @@ def our_environment(world: World, port: int) -> dict[str, str]:
     settings = {
         "SERVER_HOST": "127.0.0.1",
         "SERVER_PORT": str(port),
+        "ADMIN_PORT": "0",
         "API_HOST": "127.0.0.1",
         "API_PORT": str(world.api_port),
         "STORAGE_DIR": str(world.folder / "data"),

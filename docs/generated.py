@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from visa_jupyter_proxy import metrics
+from visa_jupyter_proxy.control.admin.sums import MOST_INSTANCES
 from visa_jupyter_proxy.settings import FIELDS, PREFIX, ConfigurationError, Settings, load
 
 DIRECTORY: Final = Path(__file__).parent
@@ -49,6 +51,32 @@ def allowed(name: str) -> str:
     return "any text"
 
 
+_METRICS: Final = f"""\
+# Metrics
+
+`GET /metrics` on the admin listener, in the format of Prometheus or of OpenMetrics, as `Accept` says: all
+workers together, with what those counted that have ended since. It is as of a second ago at most. Every name
+begins with `{metrics.PREFIX}`. The buckets of histograms end at
+{", ".join(f"{bound:g}" for bound in metrics.BOUNDS)} s and infinity.
+
+No label has unbounded values: other methods than GET, HEAD, OPTIONS, POST, PUT, PATCH and DELETE are `other`,
+a status that is not registered is its class (`4xx`). There are no users, and no instances unless
+`METRICS_PER_INSTANCE` is on: then the {MOST_INSTANCES} that came last.
+
+| name | kind | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def metrics_page() -> str:
+    """Make the page of all metrics."""
+    rows = (
+        f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.help} |\n"
+        for one in metrics.METRICS.values()
+    )
+    return _NOTE.format("metrics.py") + _METRICS + "".join(rows)
+
+
 def _meaning(name: str) -> str:
     return str(Settings.model_fields[name].description).replace("|", "\\|")
 
@@ -59,6 +87,7 @@ def _default(name: str) -> str:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "reference/metrics.md": metrics_page,
     "reference/settings.md": settings_page,
 }
 """Each generated page, by its place in `docs/`."""

@@ -10,11 +10,14 @@ import pytest
 
 from support.conversation import FILES, JUPYTER
 from visa_jupyter_proxy.mailbox import (
+    Count,
+    Counters,
     Drain,
     EndTunnels,
     Mailbox,
     Message,
     NotebookKey,
+    Observed,
     Page,
     Ping,
     Pong,
@@ -27,6 +30,7 @@ from visa_jupyter_proxy.mailbox import (
     TunnelProgressed,
     WorkerSettings,
 )
+from visa_jupyter_proxy.state import WorkerState
 
 _SETTINGS = WorkerSettings(
     api_url="http://localhost:8086/api",
@@ -50,8 +54,25 @@ _SETTINGS = WorkerSettings(
     log_syslog_port=None,
     log_syslog_app_name=None,
 )
+_STATE = WorkerState(
+    clients=1,
+    downstream=2,
+    upstream_busy=3,
+    upstream_idle=4,
+    tunnels=5,
+    pipes_busy=6,
+    pipes_idle=7,
+    grants=8,
+    api_connections=9,
+)
 _ALL: list[Message] = [
     Start(settings=_SETTINGS, routes=(JUPYTER, FILES), pages={"en": {"x": Page(body=b"<p>", policy="")}}),
+    Counters(
+        counts=(Count("requests_total", ("Jupyter", "GET", "200"), 7),),
+        observed=(Observed("request_duration_seconds", ("Jupyter",), (1, 0, 2), 0.5),),
+        state=_STATE,
+        instance_tunnels=((12, 1),),
+    ),
     Ping(number=7),
     Drain(seconds=2.5),
     EndTunnels(code=1012, reason="service restart"),

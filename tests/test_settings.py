@@ -471,6 +471,7 @@ class TestDerived:
             "max_connections": 12,
             "max_connections_per_address": 13,
             "drain_s": 7.0,
+            "metrics_per_instance": True,
             "log_level": "debug",
             "log_timezone": "UTC",
             "log_syslog_host": "logs",
@@ -478,7 +479,11 @@ class TestDerived:
             "log_syslog_app_name": "proxy",
         }
         texts = {
-            name.upper(): ",".join(value) if isinstance(value, tuple) else str(value)
+            name.upper(): ",".join(value)
+            if isinstance(value, tuple)
+            else "on"
+            if value is True
+            else str(value)
             for name, value in given.items()
         }
         worker = _loaded(tmp_path, **texts).for_worker()
@@ -504,3 +509,39 @@ class TestWorkers:
             assert 1 == _loaded(tmp_path, WORKERS="auto").workers
         finally:
             os.sched_setaffinity(0, allowed)
+
+
+class TestAdmin:
+    """Who can reach the admin listener, and with what."""
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+    def test_loopback_needs_no_token(self, tmp_path: Path, host: str) -> None:
+        """Only this machine can reach it."""
+        assert _loaded(tmp_path, ADMIN_HOST=host).admin_token is None
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "proxy.example.org"])  # noqa: S104 -- nobody listens
+    def test_any_other_address_does(self, tmp_path: Path, host: str) -> None:
+        """The mistake says what to set; with a token it is none."""
+        (mistake,) = _mistakes(tmp_path, ADMIN_HOST=host)
+        assert f"{PREFIX}ADMIN_TOKEN: set it, for {PREFIX}ADMIN_HOST ({host}) can be reached" in mistake
+        loaded = _loaded(tmp_path, ADMIN_HOST=host, ADMIN_TOKEN="0123456789abcdef")
+        assert "0123456789abcdef" == loaded.admin_token
+        assert "0123456789abcdef" not in repr(loaded)
+
+    @pytest.mark.parametrize("token", ["short", "fifteen-letters", "0123456789 abcdef", "0123456789=abcdef"])
+    def test_a_token_that_is_none(self, tmp_path: Path, token: str) -> None:
+        """Too short, or with what cannot stand behind `Bearer`; it is not repeated."""
+        (mistake,) = _mistakes(tmp_path, ADMIN_TOKEN_FILE=str(_file(tmp_path, token)))
+        assert (True, False) == ("write 16 characters or more" in mistake, token in mistake)
+
+    def test_on_and_off(self, tmp_path: Path) -> None:
+        """Nothing else is taken for one of them."""
+        assert not _loaded(tmp_path).metrics_per_instance
+        (mistake,) = _mistakes(tmp_path, METRICS_PER_INSTANCE="true")
+        assert "write on or off" in mistake
+
+
+def _file(directory: Path, text: str) -> Path:
+    path = directory / "secret"
+    path.write_text(text)
+    return path

@@ -118,7 +118,8 @@ GRANTS_REMEMBERED: Final = _metric("grants_remembered", "gauge", "Grants that ar
 API_SECONDS: Final = _metric(
     "api_call_duration_seconds",
     "histogram",
-    "Calls of the VISA API: call is instance, account (without side effect), open or close; outcome is ok, an error, or cancelled.",
+    "Calls of the VISA API: call is instance, account (without side effect), open or close; outcome is ok, "
+    "an error, or cancelled.",
     *("call", "outcome"),
 )
 API_CONNECTIONS: Final = _metric("api_connections", "gauge", "Open connections to the VISA API.")
@@ -148,7 +149,7 @@ JOURNAL_WAITING: Final = _metric(
     "journal_records_waiting", "gauge", "Records that are not in the journal yet."
 )
 JOURNAL_LAG: Final = _metric(
-    "journal_lag_seconds", "gauge", "How long the oldest of them has waited; 0: none waits."
+    "journal_lag_seconds", "gauge", "How long records have waited without any being written; 0: none waits."
 )
 JOURNAL_LOST: Final = _metric(
     "journal_records_lost_total", "counter", "Records that were given up because too many waited."

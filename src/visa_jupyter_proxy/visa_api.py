@@ -121,8 +121,8 @@ class VisaApi:
     ) -> None:
         """`placeholders`: the names of `Instance.values` to keep; the rest of the answer is dropped.
 
-        `called` is told of each call that has ended: `instance`, `account`, `open` or `close`; `ok`, the name of an
-        error, or `cancelled`; and how many seconds it took.
+        `called` is told of each call that has ended: `instance`, `account`, `open` or `close`; `ok`, the name
+        of an error, or `cancelled`; and how many seconds it took.
         """
         self._called = called
         context = ssl.create_default_context(cafile=ca_file) if base_url.startswith("https:") else True

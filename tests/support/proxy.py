@@ -56,6 +56,11 @@ class RunningProxy:
         self.port = int(self.records("listening")[-1]["port"])
 
     @property
+    def admin_port(self) -> int:
+        """The port of the admin listener, as the log says."""
+        return int(self.records("admin listening")[-1]["port"])
+
+    @property
     def worker_pid(self) -> int:
         """The process id of the worker that is alive, or of the youngest."""
         children = self.worker_pids
@@ -122,6 +127,7 @@ def environment(directory: Path, api_url: str, settings: Mapping[str, str]) -> d
     chosen = {
         "SERVER_HOST": "127.0.0.1",
         "SERVER_PORT": "0",
+        "ADMIN_PORT": "0",
         "API_URL": api_url,
         "INSTANCE_NETWORKS": "127.0.0.0/8,::1",
         "STORAGE_DIR": str(directory / "data"),

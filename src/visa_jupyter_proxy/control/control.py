@@ -13,6 +13,10 @@ from typing import Final
 
 from visa_jupyter_proxy import __version__, logs, state
 from visa_jupyter_proxy.control import owners
+from visa_jupyter_proxy.control.admin.listener import Admin, AdminPortBusy
+from visa_jupyter_proxy.control.admin.listener import bind as bind_admin
+from visa_jupyter_proxy.control.admin.seen import Seen
+from visa_jupyter_proxy.control.admin.sums import Sums
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.errors import StorageRefused
 from visa_jupyter_proxy.control.notebooks import Notebooks
@@ -20,6 +24,7 @@ from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.control.upkeep import Upkeep
 from visa_jupyter_proxy.control.workers import WorkerProcess
 from visa_jupyter_proxy.mailbox import (
+    Counters,
     Message,
     Page,
     Start,
@@ -58,6 +63,14 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _bind_admin(settings: Settings) -> socket.socket:
+    """Bind the admin listener. Raises `CannotStart`."""
+    try:
+        return bind_admin(settings)
+    except AdminPortBusy as busy:
+        raise CannotStart(str(busy)) from busy
+
+
 def _journal(settings: Settings) -> Journal:
     """Make the journal, without opening it. Raises `CannotStart`."""
     try:
@@ -79,6 +92,7 @@ class Control:
         """For all workers together: the supervisor gives each its part."""
         self._supervisor: Supervisor | None = None
         self._notebooks: Notebooks | None = None
+        self._sums = Sums()
         self._signals = 0
         self._stop = asyncio.Event()
 
@@ -88,10 +102,12 @@ class Control:
         self._catch_signals()
         journal = _journal(settings)
         listener = bind(settings.server_host, settings.server_port)
+        admin_socket = _bind_admin(settings)
         api = VisaApi(
             settings.api_base_url,
             ca_file=self._start.settings.api_ca_file,
             timeout_s=settings.api_timeout_s,
+            called=self._sums.api_called,
         )
         notebooks = Notebooks(
             journal,
@@ -103,17 +119,36 @@ class Control:
         upkeep = self._upkeep()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, upkeep, api)
+        self._notebooks = notebooks
+        supervisor = self._supervisor = Supervisor(
+            self._start, settings.workers, listener, received=self._received, lost=self._lost
+        )
+        admin = self._admin(supervisor, notebooks, api, admin_socket)
         try:
-            await self._serve(listener, notebooks, upkeep)
+            await admin.start()
+            await self._serve(listener, supervisor, notebooks, upkeep)
         finally:
+            await admin.stop()
             await api.close()
         logs.get().notice("stopped")
 
-    async def _serve(self, listener: socket.socket, notebooks: Notebooks, upkeep: Upkeep) -> None:
-        self._notebooks = notebooks
-        supervisor = self._supervisor = Supervisor(
-            self._start, self._settings.workers, listener, received=self._received, lost=self._lost
+    def _admin(
+        self, supervisor: Supervisor, notebooks: Notebooks, api: VisaApi, listener: socket.socket
+    ) -> Admin:
+        seen = Seen(
+            settings=self._settings,
+            routes=self._start.routes,
+            sums=self._sums,
+            supervisor=supervisor,
+            notebooks=notebooks,
+            api=api,
+            is_draining=self._stop.is_set,
         )
+        return Admin(seen, listener)
+
+    async def _serve(
+        self, listener: socket.socket, supervisor: Supervisor, notebooks: Notebooks, upkeep: Upkeep
+    ) -> None:
         try:
             await self._first_workers(supervisor, listener)
         except CannotStart:
@@ -202,6 +237,8 @@ class Control:
                 self._notebooks.tunnel_progressed(worker.number, message)
             case TunnelEnded():
                 self._notebooks.tunnel_ended(worker.number, message)
+            case Counters():
+                self._sums.add(worker.number, message)
             case TokenAccepted():
                 self._notebooks.token_accepted(message)
             case _:
@@ -210,6 +247,7 @@ class Control:
     def _lost(self, worker: WorkerProcess) -> None:
         assert self._notebooks is not None  # noqa: S101 -- likewise
         self._notebooks.worker_lost(worker.number, time.time())
+        self._sums.lost(worker.number)
 
     # --- the end ---------------------------------------------------------------------------
 

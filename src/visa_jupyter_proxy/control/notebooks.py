@@ -14,13 +14,13 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST
-from visa_jupyter_proxy.control.journal.records import Record
+from visa_jupyter_proxy.control.journal.records import Kind, Record
 from visa_jupyter_proxy.control.ledger import Ledger, storable
 from visa_jupyter_proxy.control.reporting import Reporting
 from visa_jupyter_proxy.control.tokens import holder
@@ -147,6 +147,26 @@ class Notebooks:
     def reports_pending(self) -> int:
         """How many reports are to be delivered by this process."""
         return self._reporting.pending
+
+    @property
+    def records_lost(self) -> int:
+        """How many records were given up because too many waited."""
+        return self._writer.lost
+
+    @property
+    def journal_lag_s(self) -> float:
+        """How long records have waited without any being written; 0 when none waits."""
+        return self._writer.lag_s
+
+    @property
+    def reports_age_s(self) -> float:
+        """How long the oldest pending report has been with this process; 0 when there is none."""
+        return self._reporting.oldest_age_s
+
+    @property
+    def reports_settled(self) -> Mapping[tuple[Kind, str], int]:
+        """How many reports of a kind have come to which final state."""
+        return self._reporting.outcomes
 
     @property
     def journal_state(self) -> str:

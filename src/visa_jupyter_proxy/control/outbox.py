@@ -37,6 +37,8 @@ class Report:
     number: int | None = None
     """Its place in the journal's order; None when the journal does not know it yet."""
     blocked: bool = False
+    since: float = 0.0
+    """When this process was told of it."""
     attempts: int = 0
     not_before: float = 0.0
     refused_at: float | None = None
@@ -78,6 +80,11 @@ class Outbox:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def oldest_since(self) -> float | None:
+        """When the report came that has waited longest; None when there is none."""
+        return min((report.since for queue in self._queues.values() for report in queue), default=None)
 
     # --- what is due ---------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ is enough (`writer`).
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -46,6 +47,9 @@ class Reporting:
         self._ledger = ledger
         self._add = add
         self._wall = wall
+        self._monotonic = monotonic
+        self.outcomes: Counter[tuple[Kind, str]] = Counter()
+        """How many reports of a kind have come to which final state."""
         self._tokens = Tokens(monotonic)
         self._outbox = Outbox()
         self.delivery = Delivery(
@@ -62,6 +66,12 @@ class Reporting:
     def pending(self) -> int:
         """How many reports are to be delivered by this process."""
         return len(self._outbox)
+
+    @property
+    def oldest_age_s(self) -> float:
+        """How long the oldest of them has been with this process; 0 when there is none."""
+        since = self._outbox.oldest_since
+        return 0.0 if since is None else self._monotonic() - since
 
     def token_accepted(self, whose: Holder, token: str) -> None:
         """Keep a token that the API has accepted, for opens that wait for one."""
@@ -115,6 +125,7 @@ class Reporting:
     # --- reports ------------------------------------------------------------------------------
 
     def _send(self, report: Report, *, adopted: bool = False) -> None:
+        report.since = self._monotonic()
         if self._outbox.put(report, adopted=adopted):
             self.delivery.wake()
             return
@@ -123,6 +134,7 @@ class Reporting:
             self._settled(report, ReportState.NOT_DELIVERED)
 
     def _settled(self, report: Report, state: ReportState) -> None:
+        self.outcomes[report.kind, state.value] += 1
         if state is not ReportState.DELIVERED:
             _log.warning(
                 "the opening of a notebook session was not reported",

@@ -76,6 +76,8 @@ class Supervisor:
         self._current: dict[int, WorkerProcess] = {}
         self._tally: Tally | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self.restarts = 0
+        """Workers that were started in the place of one that had ended."""
         self._begun = asyncio.Event()
         """The first start is over, well or not: nobody is started again before."""
         self._stopping = asyncio.Event()
@@ -84,6 +86,12 @@ class Supervisor:
     def workers(self) -> list[WorkerProcess]:
         """Those that accept connections, or have done so and finish."""
         return [worker for worker in self._current.values() if worker.is_serving]
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """Place -> process id of the worker that is there."""
+        found = {place: worker.pid for place, worker in self._current.items()}
+        return {place: pid for place, pid in found.items() if pid is not None}
 
     @property
     def places(self) -> int:
@@ -143,6 +151,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             worker = self._current[start.place] = WorkerProcess(self._received)
+            self.restarts += 1
 
     async def _live(self, worker: WorkerProcess, start: Start) -> None:
         """Return when the process has ended, and everything it has said has been heard."""

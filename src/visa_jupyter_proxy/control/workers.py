@@ -83,6 +83,11 @@ class WorkerProcess:
         """Whether the process is there and accepts connections, or has done so and finishes."""
         return self.ready.is_set() and not self.gone.is_set()
 
+    @property
+    def pid(self) -> int | None:
+        """Process id while the process is there."""
+        return None if self._process is None or self._process.returncode is not None else self._process.pid
+
     def drain(self, seconds: float) -> None:
         """Ask the worker to finish within `seconds` and exit."""
         if self._mailbox is not None:

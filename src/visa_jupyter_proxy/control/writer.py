@@ -114,6 +114,8 @@ class Writer:
         """When what has gathered is to be written."""
         self._pace_at = -math.inf
         """When the next transaction may begin."""
+        self._waiting_since = math.inf
+        """When the first of the records came that wait, or one was written since."""
         self._beaten_at = -math.inf
         self._is_alone = True
         self._was_declared_dead = False
@@ -125,6 +127,16 @@ class Writer:
     def waiting(self) -> int:
         """How many records are not in the journal yet."""
         return len(self._backlog)
+
+    @property
+    def lag_s(self) -> float:
+        """How long records have waited without any being written; 0 when none waits."""
+        return self._monotonic() - self._waiting_since if self._backlog else 0.0
+
+    @property
+    def lost(self) -> int:
+        """How many records were given up because too many waited."""
+        return self._backlog.dropped
 
     @property
     def is_failing(self) -> bool:
@@ -157,6 +169,8 @@ class Writer:
             self._write_at = min(self._write_at, at)
             if self._fault is not None and self.decides:
                 self._author.release(record)
+            if not self._backlog:
+                self._waiting_since = self._monotonic()
             self._gone(self._backlog.add(record))
 
     async def step(self) -> None:
@@ -200,6 +214,7 @@ class Writer:
         return await self._guarded(self._write)
 
     async def _write(self) -> None:
+        began, since = self._monotonic(), self._waiting_since
         batch = self._backlog.take(_BATCH)
         try:
             await self._write_all(batch)
@@ -207,7 +222,9 @@ class Writer:
             await self._write_singly(batch, error)
         except BaseException:  # also when cancelled: no record is lost
             self._gone(self._backlog.put_back(batch))
+            self._waiting_since = since
             raise
+        self._waiting_since = began
 
     async def _write_all(self, records: list[Record]) -> None:
         for record, due in zip(records, await self._journal.write(self.owner, records), strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from visa_jupyter_proxy.routes import ConfigurationError
-from visa_jupyter_proxy.settings import variables
+from visa_jupyter_proxy.settings import parsing, variables
 from visa_jupyter_proxy.settings.settings import FIELDS, PREFIX, Settings
 
 
@@ -29,7 +29,7 @@ def load(
     except ValidationError as error:
         mistakes += _mistakes(error, given)
     else:
-        mistakes += _half_a_verification(settings)
+        mistakes += [*_half_a_verification(settings), *_open_admin(settings)]
     if mistakes:
         raise ConfigurationError(mistakes)
     return settings, (*given.warnings, *_half_a_syslog(settings))
@@ -49,6 +49,14 @@ def _half_a_verification(settings: Settings) -> Iterator[str]:
         for name in ("JWT_ISSUER", "JWT_AUDIENCE"):
             if getattr(settings, name.lower()):
                 yield f"{PREFIX}{name} needs keys to verify tokens with: set JWKS_URL or JWKS_FILE too"
+
+
+def _open_admin(settings: Settings) -> Iterator[str]:
+    if settings.admin_token is None and not parsing.is_loopback(settings.admin_host):
+        yield (
+            f"{PREFIX}ADMIN_TOKEN: set it, for {PREFIX}ADMIN_HOST ({settings.admin_host}) can be reached "
+            "from other machines; or set ADMIN_HOST to 127.0.0.1"
+        )
 
 
 def _half_a_syslog(settings: Settings) -> Iterator[str]:

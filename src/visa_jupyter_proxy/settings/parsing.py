@@ -92,6 +92,34 @@ def one_of(*allowed: str) -> BeforeValidator:
     return _parser(parse)
 
 
+def _switch(text: str) -> bool:
+    if text in ("on", "off"):
+        return text == "on"
+    raise ValueError("write on or off")
+
+
+switch: Final = _parser(_switch)
+
+
+def _admin_token(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._~+/-]{16,}=*", text):
+        return text
+    raise ValueError(
+        "write 16 characters or more that may stand behind `Bearer` (RFC 6750): letters, digits, -._~+/"
+    )
+
+
+admin_token: Final = _parser(_admin_token)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach who listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".") == "localhost"
+
+
 def comma_separated(parse: Callable[[str], str]) -> BeforeValidator:
     """Parse a list; its empty parts do not count, nor does what is there twice."""
 

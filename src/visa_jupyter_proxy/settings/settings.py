@@ -169,6 +169,24 @@ class Settings(BaseSettings):
     tcp_keepalive_s: Annotated[int, parsing.whole_number(0, 32767)] = _setting(
         "60", "Seconds of silence until TCP looks whether a WebSocket's peer is there; 0 is never."
     )
+    admin_host: Annotated[str, parsing.host_name] = _setting(
+        "127.0.0.1",
+        "Address of the admin listener: health, metrics, API and board; never reached through `SERVER_PORT`.",
+    )
+    admin_port: ListeningPort = _setting(
+        "8089",
+        "Its port; 0 takes a free one, which the log names. Unset and in use, it takes a free one, too: "
+        "several proxies may run on a machine.",
+    )
+    admin_token: Annotated[str | None, parsing.admin_token] = _setting(
+        None,
+        "Bearer token of the admin listener, for all but `/health/*`; required when `ADMIN_HOST` is not "
+        "loopback.",
+        is_secret=True,
+    )
+    metrics_per_instance: Annotated[bool, parsing.switch] = _setting(
+        "off", "Whether there are metrics for each instance, which is a label with many values."
+    )
     workers: Annotated[int, parsing.workers] = _setting(
         "1",
         "Processes that serve, about 40 MB each; `auto` is as many as the CPUs that the proxy may use.",
@@ -195,6 +213,11 @@ class Settings(BaseSettings):
         None, "Port of the syslog host, 514 by custom (RFC 5426 3.3)."
     )
     log_syslog_app_name: str | None = _setting(None, "APP-NAME of the syslog messages (RFC 5424 6.2.5).")
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of the fields that are never shown."""
+        return frozenset(name for name, field in type(self).model_fields.items() if not field.repr)
 
     @property
     def api_base_url(self) -> str:
@@ -240,6 +263,7 @@ class Settings(BaseSettings):
             max_connections=self.max_connections,
             max_connections_per_address=self.max_connections_per_address,
             drain_s=self.drain_s,
+            metrics_per_instance=self.metrics_per_instance,
             log_level=self.log_level,
             log_timezone=self.log_timezone,
             log_syslog_host=self.log_syslog_host,

@@ -228,7 +228,9 @@ class Worker:
         for outcome, attempts in self._pool.attempts.items():
             counts.reached(metrics.UPSTREAM_CONNECTS, (outcome,), attempts)
         tunnels = [one for one in self._connections if isinstance(one, Tunnel)]
-        exchanges = [one.exchange for one in self._connections if isinstance(one, Downstream) and one.exchange]
+        exchanges = [
+            one.exchange for one in self._connections if isinstance(one, Downstream) and one.exchange
+        ]
         self._mailbox.send(counts.take(self.counts(), tunnels, exchanges))
 
     def _look_for_end(self, departure: Departure) -> None:

@@ -1,0 +1,146 @@
+"""Binds the admin listener and serves: which path is answered by what, and nothing else."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from visa_jupyter_proxy import logs, metrics
+from visa_jupyter_proxy.control.admin import health
+from visa_jupyter_proxy.control.admin.access import Access
+from visa_jupyter_proxy.control.admin.exposition import Exposition
+from visa_jupyter_proxy.control.admin.seen import Seen
+from visa_jupyter_proxy.settings import PREFIX, Settings
+
+_LOOK_S: Final = 1.0
+_SHUTDOWN_S: Final = 0.5
+_LARGEST_BODY: Final = 1024
+"""Nothing that is asked here has a body."""
+
+_BACKLOG: Final = 64
+
+_FIELDS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+type Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AdminPortBusy(Exception):
+    """The address and port cannot be listened on; the text is for the operator."""
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Bind and listen. Raises `AdminPortBusy`.
+
+    When nobody has chosen the port and it is in use, another one is taken: several proxies on a machine,
+    with configurations that know nothing of an admin listener, all start.
+    """
+    host, port = settings.admin_host, settings.admin_port
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and "admin_port" not in settings.model_fields_set:
+            logs.get().warning(
+                "the admin port is in use: another one is taken; set ADMIN_PORT to choose", port=port
+            )
+            return _bound(host, 0)
+        raise AdminPortBusy(
+            f"cannot listen on {host} port {port} for administration: {error.strerror or error}; change "
+            f"{PREFIX}ADMIN_HOST or {PREFIX}ADMIN_PORT (0 takes a free port), or stop what uses it"
+        ) from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    dual = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
+
+
+class Admin:
+    """The admin listener of one control process, from `start` to `stop`."""
+
+    def __init__(self, seen: Seen, sock: socket.socket) -> None:
+        """`sock` is what `bind` gave; it is closed by `stop`."""
+        self._seen = seen
+        self._sock = sock
+        self._access = Access(seen.settings.admin_host, seen.settings.admin_token)
+        self._exposition = Exposition(seen)
+        self._runner = web.AppRunner(
+            self._application(), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S
+        )
+        self._look: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to serve, and say where."""
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._sock).start()
+        self._look = asyncio.create_task(self._look_on(), name="admin")
+        host, port = self._sock.getsockname()[:2]
+        logs.get().notice(
+            "admin listening",
+            host=host,
+            port=port,
+            token="required" if self._seen.settings.admin_token is not None else "none",
+        )
+
+    async def stop(self) -> None:
+        """Serve no more."""
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)
+        await self._runner.cleanup()
+        self._sock.close()
+
+    def _application(self) -> web.Application:
+        application = web.Application(middlewares=[self._guard], client_max_size=_LARGEST_BODY)
+        application.router.add_get("/health/live", self._live)
+        application.router.add_get("/health/ready", self._ready)
+        application.router.add_get("/metrics", self._metrics)
+        return application
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Answering) -> web.StreamResponse:
+        # `handler` is aiohttp's own name for what answers.
+        response: web.StreamResponse | None = self._access.refusal(request)
+        if response is None:
+            try:
+                response = await handler(request)
+            except web.HTTPException as refused:
+                response = web.json_response(
+                    {"error": refused.reason.lower().replace(" ", "_"), "message": refused.reason},
+                    status=refused.status,
+                )
+                if "Allow" in refused.headers:
+                    response.headers["Allow"] = refused.headers["Allow"]
+        if not response.prepared:
+            response.headers.update(_FIELDS)
+        return response
+
+    async def _live(self, _request: web.Request) -> web.StreamResponse:
+        return health.respond(health.live())
+
+    async def _ready(self, _request: web.Request) -> web.StreamResponse:
+        return health.respond(health.ready(self._seen))
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        body, content_type = self._exposition.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _look_on(self) -> None:
+        """Once a second: how late is this loop, and how is the VISA API."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOK_S
+            await asyncio.sleep(_LOOK_S)
+            late_s = max(0.0, loop.time() - due)
+            self._seen.sums.observe(metrics.LOOP_SECONDS, ("control",), late_s)
+            self._seen.look_at_api()

@@ -1,0 +1,269 @@
+"""The admin listener of a real proxy: where it listens, who may ask, health, and that all counts add up."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from process.conftest import TOKEN, Place, channel, request
+from process.test_workers import open_channels, worker_of
+from support.admin import AdminClient, samples, total
+from support.client import get
+from support.proxy import PREFIX, RunningProxy, environment
+from support.visa_api import Answer
+
+ADMIN_TOKEN = "0123456789abcdef"
+
+
+def scrape(proxy: RunningProxy) -> dict[tuple[str, ...], float]:
+    """Give all metrics of a proxy that asks for no token."""
+    return AdminClient(proxy.admin_port).metrics()
+
+
+@contextmanager
+def busy_port() -> Iterator[int]:
+    """Have something listen on a loopback port."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield int(taken.getsockname()[1])
+
+
+class TestWhere:
+    """Address and port."""
+
+    def test_a_port_that_was_chosen_and_is_in_use(self, place: Place) -> None:
+        """It does not start, and says which settings to change."""
+        with busy_port() as port:
+            variables = environment(place.directory, place.api.url, {"ADMIN_PORT": str(port)})
+            proxy = RunningProxy(place.directory, variables)
+            assert 1 == proxy.exit_status()
+        told = proxy.log.read_text()
+        assert f"cannot listen on 127.0.0.1 port {port} for administration: Address already in use" in told
+        assert f"{PREFIX}ADMIN_PORT" in told
+
+    def test_two_proxies_that_know_of_no_admin_port(self, place: Place) -> None:
+        """Each has one of its own: the second takes a free one, warns, and says which."""
+        variables = environment(place.directory, place.api.url, {})
+        del variables[f"{PREFIX}ADMIN_PORT"]
+        first, second = place.directory / "first", place.directory / "second"
+        proxies = []
+        try:
+            for directory in (first, second):
+                directory.mkdir()
+                proxies.append(RunningProxy(directory, {**variables, f"{PREFIX}STORAGE_DIR": str(directory)}))
+                proxies[-1].wait_until_it_listens()
+            # Somebody else on this machine may have the port of the first.
+            ports = [proxy.admin_port for proxy in proxies]
+            assert (2, True) == (len({*ports}), 8089 != ports[1])
+            assert 1 == len(
+                proxies[1].records("the admin port is in use: another one is taken; set ADMIN_PORT to choose")
+            )
+            for port in ports:
+                assert 200 == AdminClient(port).get("/health/live").status
+        finally:
+            for proxy in proxies:
+                proxy.kill()
+
+    def test_111_nothing_of_it_on_the_public_port(self, place: Place) -> None:
+        """404 there, and the dot segment 400; nobody is asked."""
+        proxy = place.start()
+        for target, status in (
+            ("/metrics", 404),
+            ("/health/live", 404),
+            ("/api/v1/sessions", 404),
+            ("/", 404),
+            ("/jupyter/../metrics", 400),
+        ):
+            assert status == place.client(proxy).ask(get(target, token=TOKEN)).status
+        assert [] == place.api.requests
+
+    def test_111_not_with_the_public_ports_requests_either(self, place: Place) -> None:
+        """The admin listener forwards nothing."""
+        admin = AdminClient(place.start().admin_port)
+        assert 404 == admin.get("/jupyter/7/x", Authorization=f"Bearer {TOKEN}").status
+        assert [] == place.api.requests
+
+
+class TestAccess:
+    """Over a real connection; the rules themselves are in test_access."""
+
+    def test_with_a_token(self, place: Place) -> None:
+        """Health without it, all else with it; it is in no log."""
+        proxy = place.start(ADMIN_HOST="0.0.0.0", ADMIN_TOKEN=ADMIN_TOKEN)  # noqa: S104 -- that is the case
+        stranger, operator = AdminClient(proxy.admin_port), AdminClient(proxy.admin_port, ADMIN_TOKEN)
+        assert (200, 401) == (stranger.get("/health/live").status, stranger.get("/metrics").status)
+        assert "Bearer" == stranger.get("/metrics").fields["www-authenticate"]
+        assert 200 == operator.get("/metrics").status
+        assert ADMIN_TOKEN not in proxy.log.read_text()
+
+    def test_without_one(self, place: Place) -> None:
+        """This machine, by its own names, and no page of another site; no answer is kept or shared."""
+        admin = AdminClient(place.start().admin_port)
+        answer = admin.get("/metrics")
+        assert (200, "no-store") == (answer.status, answer.fields["cache-control"])
+        assert [] == [name for name in answer.fields if name.startswith("access-control")]
+        assert 421 == admin.get("/metrics", Host="evil.example:8089").status
+        assert 403 == admin.get("/metrics", Sec_Fetch_Site="cross-site").status
+        assert 405 == admin.get("/metrics", method="POST").status
+        assert 404 == admin.get("/metricss").status
+
+
+class TestHealth:
+    """What probes are told."""
+
+    def test_ready_and_degraded(self, place: Place) -> None:
+        """A VISA API that is away is shown, and does not take the proxy out of service."""
+        proxy = place.start()
+        admin = AdminClient(proxy.admin_port)
+        assert {"status": "live"} == admin.get("/health/live").json
+        proxy.wait(lambda: admin.get("/health/ready").status == 200)
+        expected = {
+            "status": "ready",
+            "workers": {"serving": 1, "wanted": 1},
+            "journal": "written",
+            "draining": False,
+            "visaApi": "unknown",
+        }
+        assert expected == admin.get("/health/ready").json
+        assert place.client(proxy).ask(request()).status == 200
+        proxy.wait(lambda: admin.get("/health/ready").json["visaApi"] == "ok")
+        place.api.down()
+        assert place.client(proxy).ask(get("/jupyter/8/x", token="other")).status == 503
+        proxy.wait(lambda: admin.get("/health/ready").json["visaApi"] == "failing")
+        assert (200, "degraded") == (
+            admin.get("/health/ready").status,
+            admin.get("/health/ready").json["status"],
+        )
+
+    def test_a_journal_that_cannot_be_written(self, place: Place) -> None:
+        """Not ready: a session that began here could be lost."""
+        proxy = place.start(STORAGE_DIR=str(place.directory / "proxy.log"))
+        admin = AdminClient(proxy.admin_port)
+        proxy.wait(lambda: admin.get("/health/ready").json["journal"] == "failing")
+        assert 503 == admin.get("/health/ready").status
+        assert 200 == admin.get("/health/live").status
+        assert 0 == scrape(proxy)["journal_up",]
+
+    def test_while_it_stops(self, place: Place) -> None:
+        """Alive and not ready, as long as something is under way."""
+        proxy = place.start(DRAIN_S="30")
+        admin = AdminClient(proxy.admin_port)
+        proxy.wait(lambda: admin.get("/health/ready").status == 200)
+        client = place.client(proxy)
+        client.send(request("/x", "Content-Length: 5", method="POST"))
+        proxy.wait(lambda: [one for one in proxy.states() if one.get("upstream_busy")])
+        proxy.signal(signal.SIGTERM)
+        proxy.wait(lambda: admin.get("/health/ready").status == 503)
+        answer = admin.get("/health/ready").json
+        assert ("not ready", True) == (answer["status"], answer["draining"])
+        assert 200 == admin.get("/health/live").status
+        client.send(b"hello")
+        assert 200 == client.response().status
+        assert 0 == proxy.exit_status()
+
+
+class TestMetrics:
+    """A scrape adds up to what was sent, whoever served it."""
+
+    def test_two_workers_and_one_that_is_killed(self, place: Place) -> None:
+        """Requests, bytes, times and tunnels of both; those of a dead worker stay, what it had open goes."""
+        proxy = place.start(WORKERS="2", METRICS_PER_INSTANCE="on")
+        channels = open_channels(place, proxy, 4)
+        clients = [place.client(proxy) for _ in range(6)]
+        for client in clients * 5:
+            assert client.ask(request()).status == 200
+        assert 2 == len({worker_of(proxy, client) for client in clients})
+        put = request("/x", "Content-Length: 5", method="PUT")
+        assert clients[0].ask(put + b"hello").status == 200
+        assert clients[0].ask(get("/nope")).status == 404
+        assert clients[0].ask(get("/jupyter/7/x")).status == 401
+        proxy.wait(lambda: total(scrape(proxy), "requests_total") == 33 + len(channels))
+        found = scrape(proxy)
+        self._adds_up(found, len(channels))
+        killed = proxy.worker_pids[0]
+        left = sum(pid != killed for _, pid in channels.values())
+        os.kill(killed, signal.SIGKILL)
+        proxy.wait(lambda: scrape(proxy)["worker_restarts_total",] == 1)
+        proxy.wait(lambda: scrape(proxy)["connections", "tunnel"] == left)
+        proxy.wait(lambda: scrape(proxy)["workers", "serving"] == 2)
+        again = scrape(proxy)
+        for name in ("requests_total", "bytes_total", "request_duration_seconds_count", "grants_total"):
+            assert total(found, name) == total(again, name)
+        assert place.client(proxy).ask(request()).status == 200
+        proxy.wait(lambda: scrape(proxy)["requests_total", "Jupyter", "GET", "200"] == 31)
+
+    def _adds_up(self, found: dict[tuple[str, ...], float], tunnels: int) -> None:
+        expected = {
+            ("requests_total", "Jupyter", "GET", "200"): 30,
+            ("requests_total", "Jupyter", "PUT", "200"): 1,
+            ("requests_total", "Jupyter", "GET", "101"): tunnels,
+            ("requests_total", "Jupyter", "GET", "401"): 1,
+            ("requests_total", "", "GET", "404"): 1,
+            ("refusals_total", "no_route"): 1,
+            ("refusals_total", "no_token"): 1,
+            ("request_duration_seconds_count", "Jupyter"): 32,
+            ("phase_duration_seconds_count", "Jupyter", "forward"): 31,
+            ("bytes_total", "Jupyter", "up"): 5,
+            ("bytes_total", "Jupyter", "down"): 31 * 2,
+            ("tunnels_opened_total", "Jupyter"): tunnels,
+            ("connections", "tunnel"): tunnels,
+            ("connections", "client"): 6,
+            ("notebook_connections",): tunnels,
+            ("workers", "serving"): 2,
+            ("workers", "wanted"): 2,
+            ("worker_restarts_total",): 0,
+            ("grants_remembered",): 2,
+            ("instance_requests_total", "7"): 31 + 1 + tunnels,
+            ("instance_tunnels", "7"): tunnels,
+            ("journal_up",): 1,
+        }
+        assert expected == {key: found.get(key) for key in expected}
+        assert 31 + tunnels == total(found, "grants_total")
+        assert found["grants_total", "miss"] == found["phase_duration_seconds_count", "Jupyter", "authorize"]
+        opened = found["upstream_connects_total", "ok"]
+        assert opened == found["phase_duration_seconds_count", "Jupyter", "connect"]
+        assert 31 + tunnels == opened + found["upstream_reuses_total",]
+        assert found["api_call_duration_seconds_count", "instance", "ok"] == len(("one", "for each worker"))
+        assert (
+            tunnels
+            == found["api_call_duration_seconds_count", "open", "ok"]
+            == found["reports_total", "open", "delivered"]
+        )
+        assert {"control", "worker-0", "worker-1"} == {
+            key[1] for key in found if key[0] == "process_open_fds"
+        }
+        assert all(found["process_resident_memory_bytes", name] > 2**20 for name in ("control", "worker-1"))
+
+    def test_what_the_api_does(self, place: Place) -> None:
+        """By outcome; an open that is refused is counted as such, a report that waits grows old."""
+        proxy = place.start()
+        place.api.script("instance", Answer(503), Answer(401))
+        assert place.client(proxy).ask(request()).status == 502
+        assert place.client(proxy).ask(request()).status == 401
+        place.api.always("open", Answer(503))
+        proxy.wait(lambda: place.client(proxy).ask(channel("S")).status == 101)
+        proxy.wait(lambda: scrape(proxy)["reports_oldest_age_seconds",] > 0)
+        found = scrape(proxy)
+        calls = "api_call_duration_seconds_count"
+        assert (1, 1) == (
+            found[calls, "instance", "visa_invalid"],
+            found[calls, "instance", "token_rejected"],
+        )
+        assert (1, 0) == (found["reports_pending",], total(found, "reports_total"))
+        place.api.always("open", None)
+
+    @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+    def test_the_format(self, place: Place, accept: str) -> None:
+        """As Prometheus asks for it; no instance is named unless that is wanted, and no user ever."""
+        proxy = place.start()
+        assert place.client(proxy).ask(request()).status == 200
+        proxy.wait(lambda: ("requests_total", "Jupyter", "GET", "200") in scrape(proxy))
+        answer = AdminClient(proxy.admin_port).get("/metrics", Accept=accept)
+        expected = accept.partition(";")[0] or "text/plain"
+        assert expected == answer.fields["content-type"].partition(";")[0]
+        text = answer.body.decode()
+        assert (False, False, False) == ("instance_requests" in text, "anna" in text, TOKEN in text)
+        if not accept:
+            assert samples(text)
