@@ -19,6 +19,7 @@ from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Instance, VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
+from visa_jupyter_proxy.worker.counts import Counts
 from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.exchange import Exchange
@@ -140,6 +141,7 @@ class _Proxy(Proxy):
             pool=pool,
             hangups=hangups,
             admission=Admission(0, 0, pause=_nothing, resume=_nothing),
+            counts=Counts(routes),
             tell=_tell_nobody,
         )
         self._outcome = outcome
