@@ -21,7 +21,12 @@ from visa_jupyter_proxy.worker import authorization as module
 from visa_jupyter_proxy.worker.authorization import BRIEF_S
 from visa_jupyter_proxy.worker.credentials import AccessToken
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.turns import MOST_QUESTIONS, MOST_WAITING, MOST_WAITING_OF_A_CLIENT
+from visa_jupyter_proxy.worker.turns import (
+    MOST_QUESTIONS,
+    MOST_QUESTIONS_OF_STRANGERS,
+    MOST_WAITING,
+    MOST_WAITING_OF_A_CLIENT,
+)
 
 
 async def _ends(task: Awaitable[Grant]) -> ProxyError | Grant:
@@ -341,6 +346,56 @@ class TestUsers:
         run(test)
 
 
+class TestVerifying:
+    """What is refused without the API, before all else."""
+
+    def test_what_is_refused_here_is_not_asked_about(self) -> None:
+        """Neither with nor without a side effect; and it is remembered, as any refusal is."""
+
+        async def test(setting: Setting) -> None:
+            setting.authorization._verify = verify
+            await setting.refused(TokenRejected, "forged")
+            with pytest.raises(TokenRejected):
+                await setting.authorization.look(AccessToken("forged"), 12, "a")
+            setting.now += BRIEF_S
+            with pytest.raises(TokenRejected):
+                await setting.authorization.look(AccessToken("forged"), 12, "a")
+            assert ([], 2) == (setting.api.asked, len(verified))
+
+        verified: list[str] = []
+
+        async def verify(token: str) -> None:
+            verified.append(token)
+            raise TokenRejected("no known key has signed it")
+
+        run(test)
+
+    def test_forged_tokens_do_not_push_out_what_the_api_has_rejected(self) -> None:
+        """That is remembered for long; they can come by the thousand."""
+
+        async def test(setting: Setting) -> None:
+            setting.authorization._verify = verify
+            for number in range(10):
+                await setting.refused(TokenRejected, f"forged{number}")
+            assert {} == setting.authorization._rejected
+
+        async def verify(token: str) -> None:
+            raise TokenRejected(f"no known key has signed {token[:0]}it")
+
+        run(test)
+
+    def test_what_is_remembered_of_a_refusal_holds_nothing_alive(self) -> None:
+        """Its traceback would: frames, and in them the token."""
+
+        async def test(setting: Setting) -> None:
+            setting.api.refuses = TokenRejected("401")
+            await setting.refused(TokenRejected)
+            ((_, refusal),) = setting.authorization._refusals.values()
+            assert (TokenRejected, "401", None) == (type(refusal), str(refusal), refusal.__traceback__)
+
+        run(test)
+
+
 class TestBounds:
     """What is remembered, and what waits, is bounded."""
 
@@ -378,8 +433,33 @@ class TestBounds:
 
         run(test)
 
+    @pytest.mark.parametrize("client", ["good", "evil0"])
+    def test_246_strangers_leave_room_for_those_who_are_known(self, client: str) -> None:
+        """Whose grant has just ended is asked about at once, even from an address that floods."""
+
+        async def test(setting: Setting) -> None:
+            known = [f"known{number}" for number in range(4)]
+            for token in known:
+                await setting.grant(token, client=client)
+            setting.now += REUSE_S
+            setting.api.open.clear()
+            forged = [
+                setting.ask(f"forged{address}-{number}", client=f"evil{address}")
+                for address in range(50)
+                for number in range(10)
+            ]
+            await settled(lambda: setting.api.under_way == MOST_QUESTIONS_OF_STRANGERS)
+            again = [setting.ask(token, client=client) for token in known]
+            await settled(lambda: setting.api.under_way == MOST_QUESTIONS)
+            assert set(known) <= {token for token, _ in setting.api.asked[4:]}
+            setting.api.open.set()
+            await asyncio.gather(*again, *forged)
+            assert MOST_QUESTIONS == setting.api.most_under_way
+
+        run(test)
+
     def test_246_four_questions_for_each_client_and_twenty_in_all(self) -> None:
-        """The others wait for their turn, and all get one."""
+        """The others wait for their turn, and all get one; some of the twenty are for who is known."""
 
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
@@ -390,11 +470,11 @@ class TestBounds:
             ]
             await turns()
             asked = [token[0] for token, _ in setting.api.asked]
-            assert 20 == setting.api.under_way
+            assert MOST_QUESTIONS_OF_STRANGERS == setting.api.under_way
             assert {4} == {asked.count(client) for client in set(asked)}
             setting.api.open.set()
             await asyncio.gather(*tasks)
-            assert (72, 20) == (len(setting.api.asked), setting.api.most_under_way)
+            assert (72, MOST_QUESTIONS_OF_STRANGERS) == (len(setting.api.asked), setting.api.most_under_way)
             assert {} == setting.questions._turns._clients
 
         run(test)
@@ -444,9 +524,9 @@ class TestBounds:
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
             first = [
-                setting.ask(f"{client}{number}", client=client) for client in "abcde" for number in range(4)
+                setting.ask(f"{client}{number}", client=client) for client in "abcd" for number in range(4)
             ]
-            await settled(lambda: setting.api.under_way == 20)
+            await settled(lambda: setting.api.under_way == MOST_QUESTIONS_OF_STRANGERS)
             for number in range(5):
                 with pytest.raises(VisaBusy):
                     await setting.grant(f"f{number}", client="f")
@@ -466,7 +546,7 @@ class TestBounds:
 
         async def test(setting: Setting) -> None:
             setting.api.open.clear()
-            count = MOST_QUESTIONS + MOST_WAITING
+            count = MOST_QUESTIONS_OF_STRANGERS + MOST_WAITING
             waiting = [setting.ask(f"t{number}", client=f"{number % 10}") for number in range(count)]
             await settled(lambda: setting.questions._turns._waiting == MOST_WAITING)
             await setting.refused(VisaBusy, "one more")
@@ -675,18 +755,29 @@ class TestWhileTheApiIsAway:
         """Whoever has lost an instance could keep us busy; while the API fails, busy is a failure too."""
 
         async def test(setting: Setting) -> None:
+            others = [f"other{number}" for number in range(MOST_QUESTIONS)]
+            for token in others:
+                await setting.grant(token)
+            setting.now += REUSE_S - 1
             grant = await setting.grant()
+            setting.now += 1
+
+            async def keep_busy() -> list[asyncio.Task[ProxyError | Grant]]:
+                setting.api.open.clear()
+                tasks = [asyncio.create_task(_ends(setting.ask(token))) for token in others]
+                await settled(lambda: setting.api.under_way == MOST_QUESTIONS)
+                return tasks
+
+            busy = await keep_busy()
             setting.now += REUSE_S
-            setting.api.open.clear()
-            busy = [asyncio.create_task(_ends(setting.ask(f"t{number}"))) for number in range(4)]
-            await settled(lambda: setting.api.under_way == 4)
             await setting.refused(VisaBusy)
-            setting.api.refuses = VisaTimeout("slow")
             setting.api.open.set()
             await asyncio.gather(*busy)
-            setting.api.open.clear()
-            busy = [asyncio.create_task(_ends(setting.ask(f"t{number}"))) for number in range(4)]
-            await settled(lambda: setting.api.under_way == 4)
+            setting.api.refuses = VisaTimeout("slow")
+            await setting.refused(VisaTimeout, "stranger")
+            setting.now += REUSE_S
+            setting.api.refuses = None
+            busy = await keep_busy()
             assert grant is await setting.grant()
             setting.api.open.set()
             await asyncio.gather(*busy)

@@ -15,6 +15,7 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.questions import LARGEST_DELAY_S
+from visa_jupyter_proxy.worker.turns import MOST_QUESTIONS_OF_STRANGERS
 
 
 async def _goes_down(setting: Setting) -> None:
@@ -70,11 +71,11 @@ class TestDown:
             setting.api.open.clear()
             setting.api.refuses = VisaTimeout("slow")
             tasks = [setting.ask(f"t{number}", client=f"{number % 10}") for number in range(200)]
-            await settled(lambda: setting.api.under_way == 20)
+            await settled(lambda: setting.api.under_way == MOST_QUESTIONS_OF_STRANGERS)
             setting.api.open.set()
             errors = await asyncio.gather(*tasks, return_exceptions=True)
-            # Five of twenty have to have failed, and turns of others begin meanwhile.
-            assert len(setting.api.asked) <= 40
+            # Five of sixteen have to have failed, and turns of others begin meanwhile.
+            assert len(setting.api.asked) <= 2 * MOST_QUESTIONS_OF_STRANGERS
             assert {VisaTimeout, VisaUnreachable} == set(map(type, errors))
 
         run(test)

@@ -108,7 +108,7 @@ class Authorization:
     async def ask(self, token: AccessToken, instance_id: int, client: str) -> Grant:
         """Return what the API grants; when somebody is asking the same, wait for that answer.
 
-        Raises `ProxyError`: what the API, or the way to it, refused. `client` is the address whose
+        Raises `ProxyError`: what the API, or the way to it, refused. `client` is the network whose
         questions are bounded together.
         """
         key = (token.digest, instance_id)
@@ -129,6 +129,7 @@ class Authorization:
         """
         key = (token.digest, instance_id)
         self.known(token, instance_id)
+        await self._check(key, token)
         try:
             access = await self._questions.look(token, instance_id, client, is_known=key in self._grants)
         except (TokenRejected, InstanceNotFound) as refusal:
@@ -187,10 +188,18 @@ class Authorization:
         if not question.cancelled():
             question.exception()  # seen: whoever asked may have gone
 
-    async def _ask(self, key: Key, token: AccessToken, client: str) -> Grant:
+    async def _check(self, key: Key, token: AccessToken) -> None:
+        if self._verify is None:
+            return
         try:
-            if self._verify is not None:
-                await self._verify(token.text)
+            await self._verify(token.text)
+        except TokenRejected as refusal:
+            self._remember(key, refusal)
+            raise
+
+    async def _ask(self, key: Key, token: AccessToken, client: str) -> Grant:
+        await self._check(key, token)
+        try:
             instance = await self._questions.ask(token, key[1], client, is_known=key in self._grants)
         except (TokenRejected, InstanceNotFound) as refusal:
             self._refused(key, refusal)
@@ -224,13 +233,16 @@ class Authorization:
             raise
 
     def _refused(self, key: Key, refusal: ProxyError) -> None:
-        now = self._now()
-        self._grants.pop(key, None)
-        _bound(self._refusals)
-        self._refusals[key] = (now + BRIEF_S, refusal)
+        self._remember(key, refusal)
         if isinstance(refusal, TokenRejected):
             _bound(self._rejected)
-            self._rejected[key[0]] = now + self._reuse_s + self._stale_s
+            self._rejected[key[0]] = self._now() + self._reuse_s + self._stale_s
+
+    def _remember(self, key: Key, refusal: ProxyError) -> None:
+        self._grants.pop(key, None)
+        _bound(self._refusals)
+        # A new one: the other's traceback holds frames, and they hold the token.
+        self._refusals[key] = (self._now() + BRIEF_S, type(refusal)(str(refusal)))
 
     def _lives(self, exp: float | None, most: float) -> tuple[float, float]:
         """Return for how many seconds a grant is good, and for how many if the API does not answer then.

@@ -41,6 +41,13 @@ class Client:
         )
         """What an instance is told of it."""
 
+    @property
+    def network(self) -> str:
+        """What is bounded together: an address or, in IPv6, the 2^64 that each client has (RFC 6177)."""
+        if ":" not in self.address:
+            return self.address
+        return str(ipaddress.IPv6Network((self.address, 64), strict=False).network_address)
+
 
 class _Read:
     """What was read of a field section, to be kept with it: reading it again takes 6 000 instructions."""

@@ -136,10 +136,10 @@ class Proxy:
         return grant
 
     async def _ask(self, exchange: Exchange, match: Match) -> Grant:
-        token, address = exchange.request.credentials.token, exchange.client.address
+        token, client = exchange.request.credentials.token, exchange.client.network
         began = self.now()
         try:
-            grant = exchange.grant = await self._authorization.ask(token, match.instance_id, address)
+            grant = exchange.grant = await self._authorization.ask(token, match.instance_id, client)
         finally:
             self._counts.phase_took(match.route.name, "authorize", self.now() - began)
         return grant
@@ -178,7 +178,7 @@ class Proxy:
         """
         request = exchange.request
         try:
-            token, client = request.credentials.token, exchange.client.address
+            token, client = request.credentials.token, exchange.client.network
             exchange.enter(Phase.AUTHORIZE, self.now())
             access, host = await self._authorization.look(token, match.instance_id, client)
             exchange.enter(Phase.CONNECT, self.now())

@@ -68,8 +68,8 @@ class Questions:
     async def ask(self, token: AccessToken, instance_id: int, client: str, *, is_known: bool) -> Instance:
         """Ask, in the turn of `client`, whether the owner of `token` owns the instance.
 
-        `is_known` is whether the API has granted that before. Raises what `VisaApi.get_instance` raises,
-        `VisaBusy`, and `VisaUnreachable` while the API is down.
+        `is_known` is whether the API has granted that before: then it need not wait behind strangers.
+        Raises what `VisaApi.get_instance` raises, `VisaBusy`, and `VisaUnreachable` while the API is down.
         """
         return await self._put(self._api.get_instance, token, instance_id, client, is_known=is_known)
 
@@ -87,7 +87,7 @@ class Questions:
         is_known: bool,
     ) -> T:
         self._check()
-        async with self._turns.of(client):
+        async with self._turns.of_known() if is_known else self._turns.of_stranger(client):
             self._check()  # it may have gone down meanwhile
             probe = self._circuit.begins()
             try:
