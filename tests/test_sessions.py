@@ -58,7 +58,7 @@ class Facility:
         seconds: float | None = HOUR,
         messages: int | None = 3,
         touched: float | None = None,
-        report: str = "delivered",
+        report: str | None = "delivered",
     ) -> str:
         """Add one with a connection and a report, and give its id; `seconds` None is one that is open."""
         self._count += 1
@@ -73,10 +73,17 @@ class Facility:
             f" 1, 10, 20, {counted}, {counted}, {touch});"
             "INSERT INTO connections (id, session, owner, worker, tunnel, opened_at, ended_at) VALUES"
             f" ('{name}', '{name}', 'me', 1, 1, {at}, {closed});"
-            "INSERT INTO reports (id, session, owner, kind, state, attempts, created_at) VALUES"
-            f" ('{name}', '{name}', 'me', 'close', '{report}', 0, {at});"
         )
+        if report is not None:
+            self.report(name, name, "close", report)
         return name
+
+    def report(self, name: str, session: str, kind: str, state: str) -> None:
+        """Add a report of a session."""
+        self.storage.script(
+            "INSERT INTO reports (id, session, owner, kind, state, attempts, created_at) VALUES"  # noqa: S608 -- ours
+            f" ('{name}', '{session}', 'me', '{kind}', '{state}', 0, {NOON});"
+        )
 
     @contextmanager
     def asked(self, *, zone: str = "Europe/Paris", now: float = NOON + 100 * HOUR) -> Iterator[Answers]:
@@ -135,6 +142,36 @@ class TestList:
             "last_interaction": "2025-03-29T12:01:00+01:00",
             "reason": "gone",
         }.items() <= row.items()
+
+    @pytest.mark.parametrize(
+        ("reports", "told"),
+        [
+            ([], None),
+            ([("open", "pending")], "waiting"),
+            ([("open", "delivered")], "yes"),
+            ([("open", "delivered"), ("close", "pending")], "waiting"),
+            ([("open", "delivered"), ("close", "delivered")], "yes"),
+            ([("open", "refused"), ("close", "delivered")], "refused"),
+            ([("open", "not delivered"), ("close", "delivered")], "no"),
+            ([("open", "not delivered"), ("open", "delivered")], "yes"),
+            ([("close", "delivered")], "yes"),
+        ],
+    )
+    def test_it_says_whether_visa_was_told(
+        self, facility: Facility, reports: list[tuple[str, str]], told: str | None
+    ) -> None:
+        """The last opening counts; without any report there is nothing that VISA could be told."""
+        facility.session(report=None)
+        for number, (kind, state) in enumerate(reports):
+            facility.report(f"r{number}", "s1", kind, state)
+        with facility.asked() as asked:
+            (row,) = asked.rows(Wanted(), None)
+            states = dict(reports)
+            assert (told, states.get("open"), states.get("close")) == (
+                row["told"],
+                row["open_report"],
+                row["close_report"],
+            )
 
     @pytest.mark.parametrize(
         ("wanted", "expected"),

@@ -1,10 +1,12 @@
 """What the commands do: each asks the journal, or changes it, and gives what came of it."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import batched, chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,6 +16,7 @@ from visa_jupyter_proxy.control import original
 from visa_jupyter_proxy.control.journal import Journal, backup, reading, upkeep
 from visa_jupyter_proxy.control.journal.errors import JournalError, StorageRefused
 from visa_jupyter_proxy.control.journal.reading import Wanted
+from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.journal.sqlite import FILE
 from visa_jupyter_proxy.sessions.layouts import Row
 from visa_jupyter_proxy.sessions.times import Zone
@@ -21,13 +24,28 @@ from visa_jupyter_proxy.settings import Settings
 
 _PAGE: Final = 10_000
 _DAY_S: Final = 86_400
+
+_AT_ONCE: Final = 4
+"""Connections on which a year's days are asked for: as many CPUs are common."""
+
 _COUNTS: Final = ("messages_up", "messages_down", "bytes_up", "bytes_down")
 
 COLUMNS: Final = (
     *("opened", "closed", "duration_s", "idle_s", "user", "instance", "kernel", "session"),
     *("connections", *_COUNTS, "first_interaction", "last_interaction", "reason"),
+    *("told", "open_report", "close_report"),
 )
-FOR_PEOPLE: Final = ("opened", "closed", "duration_s", "idle_s", "user", "instance", *_COUNTS, "reason")
+FOR_PEOPLE: Final = (
+    "opened",
+    "closed",
+    "duration_s",
+    "idle_s",
+    "user",
+    "instance",
+    *_COUNTS,
+    "told",
+    "reason",
+)
 """What fits on a screen."""
 
 SUMMED_UP: Final = ("sessions", "users", "instances", "duration_s", *_COUNTS)
@@ -43,7 +61,7 @@ class Answers:
     def __init__(self, settings: Settings, runner: asyncio.Runner) -> None:
         self._settings = settings
         self._runner = runner
-        self.journal = Journal(settings.storage_dir, settings.storage_url)
+        self.journal = self._another()
         self._zone = Zone(settings.log_timezone)
         self._now = time.time()
 
@@ -81,6 +99,9 @@ class Answers:
             "first_interaction": self._moment(row.first_interaction_at),
             "last_interaction": self._moment(row.last_interaction_at),
             "reason": row.reason,
+            "told": _told(row.open_report, row.close_report),
+            "open_report": row.open_report,
+            "close_report": row.close_report,
         }
 
     def _moment(self, at: float | None) -> str | None:
@@ -88,18 +109,29 @@ class Answers:
 
     def summary(self, by: Literal["day", "user", "instance"], since: float, until: float) -> list[Row]:
         """Sum the sessions up that began between these."""
-        found = self._read(partial(self._summary, by, since, until))
+        if by == "day":
+            found = self._runner.run(self._by_day(since, until))
+        else:
+            found = self._read(partial(reading.by, group=by, since=since, until=until, now=self._now))
         return [{**row, "duration_s": round(row["seconds"] or 0, 3)} for row in found]
 
-    def _summary(
-        self, by: Literal["day", "user", "instance"], since: float, until: float, connection: Connection
-    ) -> list[dict[str, Any]]:
-        if by != "day":
-            return reading.by(connection, by, since, until, self._now)
-        span = reading.span(connection, since, until)
+    async def _by_day(self, since: float, until: float) -> list[dict[str, Any]]:
+        """Ask for the days beside each other, on several connections."""
+        span = await self.journal.read(partial(reading.span, since=since, until=until))
         days = [] if span is None else self._zone.days(*span)
-        within = ((name, max(begins, since), min(ends, until)) for name, begins, ends in days)
-        return reading.by_day(connection, within, self._now)
+        within = [(name, max(begins, since), min(ends, until)) for name, begins, ends in days]
+        parts = list(batched(within, max(1, math.ceil(len(within) / _AT_ONCE))))
+        journals = [self._another() for _ in parts]
+        try:
+            asked = zip(journals, parts, strict=True)
+            works = (one.read(partial(reading.by_day, days=days, now=self._now)) for one, days in asked)
+            return [*chain.from_iterable(await asyncio.gather(*works))]
+        finally:
+            for one in journals:
+                await one.close()
+
+    def _another(self) -> Journal:
+        return Journal(self._settings.storage_dir, self._settings.storage_url)
 
     def prune(self, days: int) -> int:
         """Delete the sessions that were closed that many days ago; say how many."""
@@ -146,6 +178,17 @@ class Answers:
         except OSError as error:
             raise CannotAnswer(f"{path} cannot be written: {error.strerror}") from error
         return path, len(keys)
+
+
+def _told(opening: str | None, closing: str | None) -> str | None:
+    """Say whether VISA knows of the session what it is to know by now; None when it cannot be told of it."""
+    if ReportState.PENDING in (opening, closing):
+        return "waiting"
+    if opening == ReportState.REFUSED:
+        return "refused"
+    if opening == ReportState.NOT_DELIVERED:
+        return "no"
+    return None if opening is closing is None else "yes"
 
 
 @contextmanager

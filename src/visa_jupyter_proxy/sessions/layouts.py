@@ -15,7 +15,7 @@ type Row = dict[str, Any]
 _MEASURED: Final = 1000
 """Rows that give a table's columns their widths; those that follow may be wider."""
 
-_TEXTS: Final = frozenset({"opened", "closed", "day", "user", "kernel", "session", "reason"})
+_TEXTS: Final = frozenset({"opened", "closed", "day", "user", "kernel", "session", "reason", "told"})
 """Columns that begin at the left; numbers end at the right."""
 
 

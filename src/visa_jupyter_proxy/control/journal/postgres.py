@@ -38,6 +38,8 @@ _SESSION: Final = {
     "lock_timeout": "2s",
     # When the server takes a silent writer for dead, and gives its lock free.
     "idle_in_transaction_session_timeout": "15s",
+    # A summary groups a year in memory, instead of sorting it on disk; what writes needs next to none.
+    "work_mem": "32MB",
     # A compiler for statements that run for seconds; ours do not.
     "jit": "off",
 }

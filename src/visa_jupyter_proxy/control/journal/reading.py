@@ -5,7 +5,8 @@ A million sessions, a year of a busy facility, is the size that everything here 
 - A list is read in pages, each a transaction of its own: a terminal that is not read to its end keeps no
   snapshot open, which would stop the journal from being tidied.
 - Summaries by day ask once for each day, along the index of beginnings. One statement with a group for
-  each day would sort a million rows, and would have to know when a day begins.
+  each day would sort a million rows, and would have to know when a day begins. Days can be asked for beside
+  each other, on several connections.
 - Summaries by user or instance first come to one row for each pair of both, in the order of an index
   that holds all they read (`sessions_summary`); the few pairs are then grouped again.
 """
@@ -19,6 +20,8 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Float,
+    Label,
     Select,
     Subquery,
     bindparam,
@@ -28,8 +31,10 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
-from visa_jupyter_proxy.control.journal.records import ReportState
+from visa_jupyter_proxy.control.journal.records import Kind, ReportState
 from visa_jupyter_proxy.control.journal.schema import COUNTS, reports, sessions
 from visa_jupyter_proxy.mailbox import NotebookKey
 
@@ -63,12 +68,19 @@ class Wanted:
         return clauses
 
 
+def _reported(kind: Kind) -> Label[str | None]:
+    # An opening that could not be reported is reported anew with the session's next connection.
+    last = select(reports.c.state).where(reports.c.session == sessions.c.id, reports.c.kind == kind)
+    return last.order_by(reports.c.number.desc()).limit(1).scalar_subquery().label(f"{kind}_report")
+
+
 def page(connection: Connection, wanted: Wanted, after: tuple[float, str] | None, most: int) -> Sequence[Any]:
     """Give the next `most` rows of `sessions`, the newest first.
 
-    `after` is (`opened_at`, `id`) of the last row of the page before.
+    `after` is (`opened_at`, `id`) of the last row of the page before. `open_report` and `close_report` are
+    the states of what VISA is to be told; None when there is nothing to be told, or nothing yet.
     """
-    query = select(sessions).where(*wanted.clauses())
+    query = select(sessions, _reported("open"), _reported("close")).where(*wanted.clauses())
     if after is not None:
         at, last = after
         # The first condition is what an index understands.
@@ -126,6 +138,27 @@ def span(connection: Connection, since: float, until: float) -> tuple[float, flo
     return None if first is None or last is None else (first, last)
 
 
+class _not_by_index(FunctionElement[float]):  # noqa: N801 -- a function
+    """A column that SQLite shall not look up by another index than that of the groups.
+
+    A unary plus says so (sqlite.org/optoverview.html). PostgreSQL decides by its statistics, which it has
+    of columns alone.
+    """
+
+    inherit_cache = True
+    type = Float()
+
+
+@compiles(_not_by_index)
+def _as_it_is(element: FunctionElement[float], compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(_not_by_index, "sqlite")
+def _with_a_plus(element: FunctionElement[float], compiler: Any, **options: Any) -> str:
+    return f"+{compiler.process(element.clauses, **options)}"
+
+
 _pairs = (
     select(
         sessions.c.user_id,
@@ -134,8 +167,8 @@ _pairs = (
         func.sum(_length).label("seconds"),
         *(_sum(sessions.c[name]).label(name) for name in COUNTS),
     )
-    # The sum is for the planner: it makes no use of another index than that of the groups.
-    .where(sessions.c.opened_at + 0.0 >= _since, sessions.c.opened_at + 0.0 < _until, _is_known)
+    .where(_not_by_index(sessions.c.opened_at) >= _since, _not_by_index(sessions.c.opened_at) < _until)
+    .where(_is_known)
     .where(sessions.c.closed_at.is_not(None))
     .group_by(sessions.c.user_id, sessions.c.instance_id)
 )
