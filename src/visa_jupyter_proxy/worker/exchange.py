@@ -146,10 +146,10 @@ class Exchange:
 
     def enter(self, phase: Phase, now: float) -> None:
         """Move on. END is entered once: what comes after it is ignored by whoever asks `phase` first."""
-        before, self.phase = self.phase, phase
+        assert self.phase is not Phase.END  # noqa: S101 -- rule 4 of `downstream`
+        self.phase = phase
         self.stamps[phase] = now
         if phase is Phase.END:
-            assert before is not Phase.END  # noqa: S101 -- rule 4 of `downstream`
             self._held = ()
             self.flush()
             # Nobody else would release what held the client for this exchange.
@@ -373,7 +373,7 @@ class Exchange:
         assert match is not None  # noqa: S101 -- what is forwarded has both
         assert grant is not None  # noqa: S101 -- likewise
         lines = response_lines(response, self.request, match, grant, self.client)
-        lines.append(b"X-Request-Id: %b\r\n" % self.id)
+        lines.append(b"X-Request-Id: " + self.id + b"\r\n")
         return lines
 
     def _framing(self, response: Response) -> bytes:

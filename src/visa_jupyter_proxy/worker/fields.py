@@ -73,7 +73,7 @@ def request_lines(
     return [
         passing.lines,
         request.key_line,
-        b"X-Request-Id: %b\r\n" % request_id,
+        b"X-Request-Id: " + request_id + b"\r\n",
         _framing(request, route),
     ]
 

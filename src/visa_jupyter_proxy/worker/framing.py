@@ -16,6 +16,7 @@ from visa_jupyter_proxy.worker.http1 import (
     HeadLimits,
     Request,
     Response,
+    parse_again,
     parse_request,
     parse_response,
 )
@@ -42,48 +43,36 @@ _NEVER_IN_A_RESPONSE: Final = re.compile(_BARE_LINE_END, re.DOTALL)
 """A reason phrase may hold anything else: it is cleaned when it is read (case 182)."""
 
 
-class _HeadBuffer:
-    """Collects a head until its empty line. `never`: what shows that no head will come of it."""
+class _HeadReader:
+    """Collects a head until its empty line."""
 
-    __slots__ = ("_data", "_limit", "_never")
+    __slots__ = ("_collected",)
 
-    def __init__(self, limit: int, never: re.Pattern[bytes]) -> None:
-        self._limit = limit
-        self._never = never
-        self._data = b""
+    _collected: bytes
+    """What has come of a head that is not complete."""
 
-    def __bool__(self) -> bool:
-        return bool(self._data)
+    def _take(self, data: bytes, limit: int, never: re.Pattern[bytes]) -> tuple[bytes, Piece] | None:
+        """Return head and rest when the head is complete. Raises `HeadTooLarge` past the limit.
 
-    def take(self, data: bytes) -> tuple[bytes, Piece] | None:
-        """Return head and rest when the head is complete. Raises `HeadTooLarge` past the limit."""
-        if not self._data and 0 <= (end := data.find(b"\r\n\r\n")) <= self._limit:
+        `never` finds what shows that no head will come of it.
+        """
+        collected = self._collected
+        if not collected and 0 <= (end := data.find(b"\r\n\r\n")) <= limit:
             end += 4  # all of it in one read, as nearly always
             return data[:end], data[end:] if len(data) - end < _LONG else memoryview(data)[end:]
-        scanned = max(0, len(self._data) - 3)
-        data = self._data = self._data + data if self._data else data
+        scanned = max(0, len(collected) - 3)
+        data = self._collected = collected + data if collected else data
         end = data.find(b"\r\n\r\n", scanned)
         # Without an end, the last three bytes may be the beginning of one.
-        if (end if end >= 0 else len(data) - 3) > self._limit:
-            raise (
-                HeadTooLarge("head too large") if b"\r\n" in data[: self._limit] else TargetTooLong("no end")
-            )
+        if (end if end >= 0 else len(data) - 3) > limit:
+            raise HeadTooLarge("head too large") if b"\r\n" in data[:limit] else TargetTooLong("no end")
         if end < 0:
             # What can never become a head is refused now, not at the deadline.
-            if self._never.search(data, scanned):
+            if never.search(data, scanned):
                 raise BadRequest("no HTTP")
             return None
-        self._data = b""
+        self._collected = b""
         return data[: end + 4], data[end + 4 :]
-
-    def skip_empty_lines(self, data: bytes) -> bytes:
-        """Return `data` without the empty lines that may stand before a request (RFC 9112 2.2)."""
-        if self._data == b"\r":
-            self._data, data = b"", b"\r" + data
-        if self._data or data[:1] != b"\r":
-            return data
-        lines = _EMPTY_LINES.match(data)
-        return data[lines.end() :] if lines is not None else data
 
 
 class RequestSink(Protocol):
@@ -99,15 +88,15 @@ class RequestSink(Protocol):
         """Know that the message is complete."""
 
 
-class RequestReader:
+class RequestReader(_HeadReader):
     """Reads requests from what a client sends."""
 
-    __slots__ = ("_body", "_head", "_limits", "_pieces", "_section", "_sink", "ended", "leftover")
+    __slots__ = ("_body", "_limits", "_pieces", "_section", "_sink", "ended", "leftover")
 
     def __init__(self, sink: RequestSink, limits: HeadLimits = DEFAULT_LIMITS) -> None:
         self._sink = sink
         self._limits = limits
-        self._head = _HeadBuffer(limits.head_bytes, _NEVER_IN_A_REQUEST)
+        self._collected = b""
         self._body: Body | None = None
         self._section: RequestSection | None = None
         """The fields of the last request: the next one has the same, mostly."""
@@ -120,7 +109,7 @@ class RequestReader:
     @property
     def is_between_messages(self) -> bool:
         """Whether nothing of the next head has arrived."""
-        return not self._head and self._body is None and not self.ended
+        return not self._collected and self._body is None and not self.ended
 
     @property
     def has_been_read(self) -> bool:
@@ -130,7 +119,7 @@ class RequestReader:
     @property
     def is_in_head(self) -> bool:
         """Whether a head has begun to arrive, and is not complete."""
-        return bool(self._head)
+        return bool(self._collected)
 
     @property
     def is_laborious(self) -> bool:
@@ -166,14 +155,18 @@ class RequestReader:
             self.feed(data)
 
     def _read_head(self, data: bytes) -> None:
-        data = self._head.skip_empty_lines(data)
-        taken = self._head.take(data) if data else None
-        if taken is None:
-            return
-        head, rest = taken
-        request = parse_request(head, self._limits, self._section)
-        self._section = request.section if request.section.block else None
-        request.websocket = asks_for_websocket(request)
+        section = self._section
+        rest: Piece = b""
+        request = parse_again(data, section, self._limits) if section and not self._collected else None
+        if request is None:
+            data = self._without_empty_lines(data)
+            taken = self._take(data, self._limits.head_bytes, _NEVER_IN_A_REQUEST) if data else None
+            if taken is None:
+                return
+            request, rest = parse_request(taken[0], self._limits), taken[1]
+            self._section = request.section if request.section.block else None
+        if b"upgrade" in request.connection:
+            request.websocket = asks_for_websocket(request)
         if request.chunked:
             self._body = ChunkedBody(BadRequest)
         elif request.length:
@@ -183,6 +176,15 @@ class RequestReader:
             self._end(bytes(rest), ())
         elif rest:
             self._read_body(self._body, rest)
+
+    def _without_empty_lines(self, data: bytes) -> bytes:
+        """Skip those that may stand before a request (RFC 9112 2.2)."""
+        if self._collected == b"\r":
+            self._collected, data = b"", b"\r" + data
+        if self._collected or data[:1] != b"\r":
+            return data
+        lines = _EMPTY_LINES.match(data)
+        return data[lines.end() :] if lines is not None else data
 
     def _read_body(self, body: Body, data: Piece) -> None:
         payload, rest = body.decode(data)
@@ -210,12 +212,11 @@ class ResponseSink(Protocol):
         """Know that the message is complete."""
 
 
-class ResponseReader:
+class ResponseReader(_HeadReader):
     """Reads the response to one request from what an instance sends; make a new one for the next."""
 
     __slots__ = (
         "_body",
-        "_head",
         "_informational",
         "_method",
         "_pieces",
@@ -228,7 +229,7 @@ class ResponseReader:
     def __init__(self, sink: ResponseSink, method: bytes) -> None:
         self._sink = sink
         self._method = method
-        self._head = _HeadBuffer(LARGEST_RESPONSE_HEAD, _NEVER_IN_A_RESPONSE)
+        self._collected = b""
         self._body: Body | None = None
         self._informational = 0
         self._pieces = 0
@@ -276,7 +277,7 @@ class ResponseReader:
 
     def _read_head(self, data: bytes) -> Piece:
         try:
-            taken = self._head.take(data)
+            taken = self._take(data, LARGEST_RESPONSE_HEAD, _NEVER_IN_A_RESPONSE)
         except (HeadTooLarge, TargetTooLong, BadRequest) as error:
             raise InstanceInvalid(str(error)) from None
         if taken is None:

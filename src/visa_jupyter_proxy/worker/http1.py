@@ -150,23 +150,38 @@ class Response(_Head):
         return f"Response({self.status})"
 
 
-def parse_request(
-    head: bytes, limits: HeadLimits = DEFAULT_LIMITS, last: RequestSection | None = None
-) -> Request:
-    """Parse a complete head, the empty line included; `last` are the fields of the client's last request.
+def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
+    """Parse a complete head, the empty line included.
 
     Raises `BadRequest` and its more exact siblings of `errors`; nothing else.
     """
     line = _REQUEST_LINE.match(head)
     if line is None:
         raise _bad_request_line(head)
+    return _request(line, limits, *request_section(head[line.end() :]))
+
+
+def parse_again(data: bytes, section: RequestSection, limits: HeadLimits = DEFAULT_LIMITS) -> Request | None:
+    """Parse a complete head that has the very fields of `section`; None when `data` is anything else.
+
+    To compare takes 8 000 instructions less than to look for the end of a browser's head, and for its fields
+    among those that are known. Raises as `parse_request`.
+    """
+    if not data.endswith(section.block):
+        return None
+    line = _REQUEST_LINE.fullmatch(data, 0, len(data) - len(section.block))
+    return None if line is None else _request(line, limits, section, None)
+
+
+def _request(
+    line: re.Match[bytes], limits: HeadLimits, section: RequestSection, key: bytes | None
+) -> Request:
     method, target, minor = line.groups()
     if line.end() > limits.line_bytes:
         raise TargetTooLong("request line too long")
     if len(method) > LONGEST_METHOD:
         raise NotImplementedHere("method too long")
-    section, key = request_section(head[line.end() :], last)
-    if section.count >= limits.fields and section.count + (key is not None) > limits.fields:
+    if section.count + (key is not None) > limits.fields:
         raise HeadTooLarge("too many fields")
     request = Request(method, target, 1 if minor == b"1" else 0, section, key)
     if method in _REFUSED_METHODS:
@@ -184,7 +199,7 @@ def parse_response(head: bytes) -> Response:
     return Response(minor, status, reason, section)
 
 
-@lru_cache(maxsize=64)  # there are few, and reading one takes ten times as long (4 000 instructions)
+@lru_cache(maxsize=32)  # there are few, and reading one takes ten times as long (4 000 instructions)
 def _status_line(line: bytes) -> tuple[int, int, bytes]:
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
@@ -216,9 +231,14 @@ def keep_alive_limits(response: Response) -> dict[bytes, int]:
 
 def request_head(method: bytes, target: bytes, lines: Lines) -> bytes:
     """Compose the head of a request to an instance."""
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+    return b"".join((method, b" ", target, b" HTTP/1.1\r\n", *lines, b"\r\n"))
 
 
 def response_head(status: int, reason: bytes, lines: Lines) -> bytes:
     """Compose the head of a response; we speak HTTP/1.1 whatever the client does (RFC 9110 2.5)."""
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(lines))
+    return b"".join((_start(status, reason), *lines, b"\r\n"))
+
+
+@lru_cache(maxsize=32)  # as `_status_line`
+def _start(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)

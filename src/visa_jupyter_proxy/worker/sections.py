@@ -50,6 +50,7 @@ FORWARDED: Final = b"x-forwarded-"
 
 _ABOUT_THE_CONNECTION: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
 """Options of `Connection` that name no field, or one that is special anyway."""
+_NO_OPTIONS: Final[tuple[frozenset[bytes], frozenset[bytes]]] = (frozenset(), frozenset())
 
 _REQUEST_READ: Final = frozenset(
     {
@@ -141,11 +142,14 @@ class Section:
         """Read `block`: field lines, each with its CRLF, and the empty line behind them."""
         lines = block[:-4].split(b"\r\n") if len(block) > 2 else []
         self.count = len(lines)
-        sent, self.special = sorter.sort(lines)
-        self.connection = _connection_options(self.special.get(b"connection"))
-        self.lines = _end_to_end(sent, self.connection)
-        self.length = _content_length(self.special.get(b"content-length"), invalid)
-        self.chunked = _is_chunked(self, invalid)
+        sent, special = sorter.sort(lines)
+        self.special = special
+        self.connection, named = _connection(special.get(b"connection"))
+        # RFC 9110 7.6.1; framing and identity fields are out of its reach.
+        self.lines = [line for line in sent if name_of(line) not in named] if named else sent
+        length = special.get(b"content-length")
+        self.length = None if length is None else _content_length(length, invalid)
+        self.chunked = b"transfer-encoding" in special and _is_chunked(self, invalid)
 
 
 class RequestSection(Section):
@@ -186,14 +190,11 @@ _response_lines: Final = Sorter(
 _kept: Final[dict[bytes, RequestSection]] = {}
 
 
-def request_section(block: bytes, last: RequestSection | None = None) -> tuple[RequestSection, bytes | None]:
+def request_section(block: bytes) -> tuple[RequestSection, bytes | None]:
     """Read the fields of a request, and `Sec-WebSocket-Key` apart from them, where it can be taken out.
 
-    `last` is what the same client said before: comparing costs a thirtieth of looking for it among all,
-    which takes a hash of it (7 000 instructions). Raises `BadRequest` and its siblings.
+    Raises `BadRequest` and its siblings.
     """
-    if last is not None and block == last.block:
-        return last, None
     at = block.find(_KEY_LINE_BEGINS)
     line = _KEY_LINE.match(block, at) if at >= 0 else None
     if line is None:
@@ -217,26 +218,23 @@ def response_section(block: bytes) -> Section:
     return Section(block, _response_lines, InstanceInvalid)
 
 
-def _connection_options(values: list[bytes] | None) -> frozenset[bytes]:
+def _connection(values: list[bytes] | None) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """Return the options of `Connection`, and which of them name fields that go no further."""
     if values is None:
-        return frozenset()
-    return _option_set(values[0]) if len(values) == 1 else frozenset(options(values))
+        return _NO_OPTIONS
+    return _options_of(values[0]) if len(values) == 1 else _sorted_out(frozenset(options(values)))
 
 
 @lru_cache(maxsize=64)
-def _option_set(value: bytes) -> frozenset[bytes]:
-    return frozenset(options([value]))
+def _options_of(value: bytes) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    return _sorted_out(frozenset(options([value])))
 
 
-def _end_to_end(lines: Lines, connection: frozenset[bytes]) -> Lines:
-    """Drop what `Connection` names (RFC 9110 7.6.1): framing and identity fields are out of its reach."""
-    named = connection - _ABOUT_THE_CONNECTION
-    return [line for line in lines if name_of(line) not in named] if named else lines
+def _sorted_out(found: frozenset[bytes]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    return found, found - _ABOUT_THE_CONNECTION
 
 
-def _content_length(values: list[bytes] | None, invalid: type[ProxyError]) -> int | None:
-    if values is None:
-        return None
+def _content_length(values: list[bytes], invalid: type[ProxyError]) -> int:
     # Equal repetitions might be collapsed (RFC 9112 6.3); refusing them is simpler to be sure of.
     value = values[0]
     if len(values) > 1 or not value.isdigit() or len(value) > _MOST_DIGITS:
@@ -245,9 +243,7 @@ def _content_length(values: list[bytes] | None, invalid: type[ProxyError]) -> in
 
 
 def _is_chunked(section: Section, invalid: type[ProxyError]) -> bool:
-    values = section.special.get(b"transfer-encoding")
-    if values is None:
-        return False
+    values = section.special[b"transfer-encoding"]
     if section.length is not None:
         raise invalid("Transfer-Encoding where none may be")
     if len(values) > 1 or values[0].lower() != b"chunked":
