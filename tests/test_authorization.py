@@ -333,7 +333,7 @@ class TestUsers:
             await setting.refused(InstanceNotFound, "not the owner")
             setting.api.refuses, setting.api.host = None, None
             await setting.refused(InstanceNotReady, token)
-            assert [(token, "anna")] == setting.accepted
+            assert [(token, "anna", 12)] == setting.accepted
 
         run(test)
 

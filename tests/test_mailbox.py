@@ -10,6 +10,8 @@ import pytest
 
 from support.conversation import FILES, JUPYTER
 from visa_jupyter_proxy.mailbox import (
+    AccessHeld,
+    AccessReleased,
     Count,
     Counters,
     Drain,
@@ -89,7 +91,9 @@ _ALL: list[Message] = [
     Ready(),
     Pong(number=7),
     TunnelOpened(tunnel=1, notebook=NotebookKey(12, "k", "s" * 200), user="anna", token="TOKEN", at=1.5),
-    TokenAccepted(user="anna", token="TOKEN"),
+    TokenAccepted(user="anna", token="TOKEN", instance_id=7, state="ACTIVE", host="10.0.0.7"),
+    AccessHeld(user="anna", instance_id=7, host="10.0.0.7", token="TOKEN"),
+    AccessReleased(user="anna", instance_id=7),
     TunnelProgressed(tunnel=1, bytes_up=2**40, bytes_down=0),
     TunnelProgressed(
         tunnel=2,

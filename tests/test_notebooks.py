@@ -13,6 +13,7 @@ import pytest
 from support.sessions import TOKEN, Clock, ended, key, opened, rows
 from support.visa_api import Answer, Hold, VisaApiServer
 from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.backlog import LARGEST
 from visa_jupyter_proxy.control.journal.records import Ended
 from visa_jupyter_proxy.control.ledger import Ledger, storable
 from visa_jupyter_proxy.control.notebooks import Notebooks
@@ -38,7 +39,9 @@ async def visa() -> AsyncIterator[tuple[VisaApiServer, VisaApi]]:
 class Node:
     """A control process's notebooks, driven step by step, with a clock of its own."""
 
-    def __init__(self, directory: Path, api: VisaApi, *, linger_s: float = 0.0, **options: int) -> None:
+    def __init__(
+        self, directory: Path, api: VisaApi, *, linger_s: float = 0.0, largest_backlog: int = LARGEST
+    ) -> None:
         self.clock = Clock()
         self.journal = Journal(directory)
         self.notebooks = Notebooks(
@@ -48,7 +51,7 @@ class Node:
             monotonic=self.clock,
             wall=lambda: 2000.0,
             jitter=lambda: 0.0,
-            **options,
+            largest_backlog=largest_backlog,
         )
 
     async def settle(self) -> None:

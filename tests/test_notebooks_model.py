@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.plain_api import PlainApi
-from support.sessions import Clock, ended, key, opened, progressed, rows
+from support.sessions import Clock, accepted, ended, key, opened, progressed, rows
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.notebooks import Notebooks
-from visa_jupyter_proxy.mailbox import NotebookKey, TokenAccepted
+from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
 
 _KEYS = st.integers(1, 3)
@@ -143,7 +143,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(node=_NODES)
     def accept_token(self, node: int) -> None:
         """Bring the user's token by a plain request."""
-        message = TokenAccepted(user="anna", token=f"token {self.token}")
+        message = accepted("anna", f"token {self.token}")
         self.nodes[node].notebooks.token_accepted(message)
 
     @rule(seconds=st.sampled_from([1, 3, 6, 20]))

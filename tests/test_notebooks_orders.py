@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from support.plain_api import PlainApi
-from support.sessions import Clock, ended, key, opened, progressed
+from support.sessions import Clock, accepted, ended, key, opened, progressed
 from support.storage import Storage
 from visa_jupyter_proxy.control.notebooks import Notebooks
-from visa_jupyter_proxy.mailbox import TokenAccepted
 
 LINGER_S = 5.0
 
@@ -101,7 +100,7 @@ class Story:
 
     def accepts(self, name: str, token: str, *, user: str = "anna") -> None:
         """Have the API accept a token on a plain request."""
-        self.processes[name].notebooks.token_accepted(TokenAccepted(user=user, token=token))
+        self.processes[name].notebooks.token_accepted(accepted(user, token))
 
     # --- what is told ---------------------------------------------------------------------------
 

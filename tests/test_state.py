@@ -82,6 +82,8 @@ def test_the_line_of_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         upkeep=True,
         records_waiting=4,
         reports_pending=5,
+        access_watched=6,
+        access_doubted=7,
         api_connections=0,
     )
     assert {"event": "state", "level": "notice", "process": "control"} | _fields(told) == _line(

@@ -1,14 +1,16 @@
-"""What control is told as time goes by: the progress of kernel channels, and tokens, once each."""
+"""What control is told as time goes by: progress of kernel channels, who has tunnels, what was accepted."""
 
 import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelProgressed
+from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TokenAccepted, TunnelProgressed
+from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.credentials import AccessToken
+from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.telling import PROGRESS_S, AcceptedTokens, Progress
+from visa_jupyter_proxy.worker.telling import PROGRESS_S, Holdings, Progress, token_accepted
 from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 
 
@@ -46,6 +48,17 @@ def tunnel(number: int | None) -> Tunnel:
     return Tunnel(Hole(), Hole(), Silence(), came_from)
 
 
+def grant(user: str, instance_id: int, host: str = "10.0.0.7") -> Grant:
+    """Make a grant of an instance at that address."""
+    instance = Instance(id=instance_id, host=host, state="ACTIVE", owner="1", values={})
+    return Grant((b"digest", instance_id), instance, host, user, expires=60.0, usable_until=180.0)
+
+
+def held(user: str, instance_id: int, *, token: str) -> AccessHeld:
+    """Say that a user has tunnels to an instance."""
+    return AccessHeld(user=user, instance_id=instance_id, host="10.0.0.7", token=token)
+
+
 class TestProgress:
     """Of kernel channels."""
 
@@ -73,22 +86,59 @@ class TestProgress:
         assert [(7, 11, 3)] == [(one.tunnel, one.bytes_up, one.bytes_down) for one in told[150:]]
 
 
-class TestAcceptedTokens:
-    """Told once each."""
+class TestHoldings:
+    """Who has tunnels to what."""
 
-    def test_each_is_told_of_once(self) -> None:
-        """However often the API accepts it."""
-        told: list[TokenAccepted] = []
-        tokens = AcceptedTokens(told.append)
-        for text in ("a", "b", "a", "a"):
-            tokens.accepted(AccessToken(text), "anna")
-        assert [TokenAccepted(user="anna", token="a"), TokenAccepted(user="anna", token="b")] == told
-        assert "'a'" not in repr(told[0])
+    def test_the_first_and_the_last_are_told(self) -> None:
+        """Of all tunnels of a user to an instance, with the token of the first; once a second."""
+        told: list[AccessHeld | AccessReleased] = []
+        holdings = Holdings(told.append)
+        holdings.opened(grant("anna", 7), "T1")
+        holdings.opened(grant("anna", 7), "T2")
+        holdings.opened(grant("anna", 8), "T2")
+        assert [] == told
+        holdings.tick()
+        assert [held("anna", 7, token="T2"), held("anna", 8, token="T2")] == told
+        holdings.ended("anna", 7)
+        holdings.tick()
+        assert 2 == len(told)
+        holdings.ended("anna", 7)
+        holdings.tick()
+        holdings.tick()
+        assert [AccessReleased(user="anna", instance_id=7)] == told[2:]
 
-    def test_memory_is_bounded(self) -> None:
-        """One that was forgotten is told of again, which does no harm."""
-        told: list[TokenAccepted] = []
-        tokens = AcceptedTokens(told.append, most=2)
-        for text in ("a", "b", "c", "b", "a"):
-            tokens.accepted(AccessToken(text), "anna")
-        assert ["a", "b", "c", "a"] == [one.token for one in told]
+    def test_what_did_not_last_is_not_told(self) -> None:
+        """Neither a tunnel that has ended within the second, nor one that was followed by another."""
+        told: list[AccessHeld | AccessReleased] = []
+        holdings = Holdings(told.append)
+        holdings.opened(grant("anna", 7), "T1")
+        holdings.ended("anna", 7)
+        holdings.tick()
+        assert [] == told
+        holdings.opened(grant("anna", 7), "T1")
+        holdings.tick()
+        holdings.ended("anna", 7)
+        holdings.opened(grant("anna", 7), "T2")
+        holdings.tick()
+        assert [held("anna", 7, token="T1")] == told
+
+    def test_another_address_is_told(self) -> None:
+        """Of each, for tunnels to the old one may live on."""
+        told: list[AccessHeld | AccessReleased] = []
+        holdings = Holdings(told.append)
+        for host in ("10.0.0.7", "10.0.0.8", "10.0.0.8"):
+            holdings.opened(grant("anna", 7, host), "T1")
+        holdings.tick()
+        holdings.opened(grant("anna", 7, "10.0.0.9"), "T1")
+        holdings.tick()
+        assert ["10.0.0.7", "10.0.0.8", "10.0.0.9"] == [
+            one.host for one in told if isinstance(one, AccessHeld)
+        ]
+
+
+def test_a_token_that_was_accepted() -> None:
+    """What is told of the answer; the token is not shown."""
+    instance = Instance(id=7, host="10.0.0.7", state="ACTIVE", owner="1", values={"computeId": "secret"})
+    told = token_accepted(AccessToken("T1"), "anna", instance)
+    assert TokenAccepted(user="anna", token="T1", instance_id=7, state="ACTIVE", host="10.0.0.7") == told
+    assert "T1" not in repr(told)

@@ -185,16 +185,44 @@ class TunnelOpened(_Message, tag="tunnel_opened"):
 
 
 class TokenAccepted(_Message, tag="token_accepted"):
-    """The VISA API has accepted a token that this worker had not seen accepted before."""
+    """The VISA API has accepted a token, and said that its user owns an instance."""
 
     user: str
     """As in `TunnelOpened`."""
     token: str
-    """For reports that an older one of the same user cannot deliver any more; kept in memory only."""
+    """For what cannot be asked or told with an older one of this user any more; in memory only."""
+    instance_id: int
+    state: str
+    """Of the instance, as the API says it."""
+    host: str | None
+    """Its address, likewise, unchecked."""
 
     @override
     def __repr__(self) -> str:
-        return f"TokenAccepted(user={self.user!r})"
+        return f"TokenAccepted(user={self.user!r}, instance_id={self.instance_id})"
+
+
+class AccessHeld(_Message, tag="access_held"):
+    """A user has live tunnels to an instance on this worker: of whatever kind, and however many."""
+
+    user: str
+    """As in `TunnelOpened`."""
+    instance_id: int
+    host: str
+    """The checked address of the newest. Told of once, and again when a tunnel leads to another one."""
+    token: str
+    """With which it was opened; in memory only."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"AccessHeld(user={self.user!r}, instance_id={self.instance_id})"
+
+
+class AccessReleased(_Message, tag="access_released"):
+    """The last of these tunnels is over."""
+
+    user: str
+    instance_id: int
 
 
 class _Traffic(_Message):
@@ -254,7 +282,17 @@ class Counters(_Message, tag="counters"):
 
 
 type Downwards = Start | Ping | Drain | EndTunnels | ShowState
-type Upwards = Ready | Pong | TokenAccepted | TunnelOpened | TunnelProgressed | TunnelEnded | Counters
+type Upwards = (
+    Ready
+    | Pong
+    | TokenAccepted
+    | AccessHeld
+    | AccessReleased
+    | TunnelOpened
+    | TunnelProgressed
+    | TunnelEnded
+    | Counters
+)
 type Message = Downwards | Upwards
 
 _encoder = msgspec.msgpack.Encoder()
@@ -267,6 +305,8 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
     | Ready
     | Pong
     | TokenAccepted
+    | AccessHeld
+    | AccessReleased
     | TunnelOpened
     | TunnelProgressed
     | TunnelEnded

@@ -68,6 +68,10 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True, tag_field="process
     """Records that are not in the journal yet."""
     reports_pending: int
     """Reports that the VISA API has not confirmed yet."""
+    access_watched: int
+    """Users with tunnels, for each instance, about whose access the VISA API is asked."""
+    access_doubted: int
+    """Those of them whose newest token it refuses."""
     api_connections: int
     """Connections to the VISA API, those that are kept for the next report included."""
 

@@ -75,6 +75,10 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         """As in `Instance`."""
         return self.state in _UP
 
+    @override
+    def __repr__(self) -> str:
+        return f"Access(role={self.role!r}, state={self.state!r})"
+
 
 class _User(msgspec.Struct):
     id: str | int | None = None

@@ -18,6 +18,8 @@ _CONTROL: Final = {
     "upkeep",
     "records_waiting",
     "reports_pending",
+    "access_watched",
+    "access_doubted",
     "api_connections",
 }
 _WORKER: Final = {

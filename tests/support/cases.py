@@ -242,7 +242,6 @@ TOPICS: Final[dict[str, tuple[int, ...]]] = {
 }
 
 LATER: Final[dict[int, str]] = {
-    170: "live access",
     **dict.fromkeys((216, 219), "notebook sessions"),
 }
 """Cases of what is not built yet."""

@@ -80,9 +80,9 @@ class Setting:
             now=lambda: self.now,
             wall_clock=lambda: self.wall_clock,
             jitter=lambda: 0.0,
-            accepted=lambda token, user: self.accepted.append((token.text, user)),
+            accepted=lambda token, user, instance: self.accepted.append((token.text, user, instance.id)),
         )
-        self.accepted: list[tuple[str, str]] = []
+        self.accepted: list[tuple[str, str, int]] = []
 
     async def grant(self, token: str = "token", instance_id: int = 12, client: str = "a") -> Grant:
         """Ask as a request would."""

@@ -30,12 +30,12 @@ def refused(place: Place, data: bytes, *statuses: int) -> Message:
 
     Neither the API nor the instance may have been asked anything.
     """
-    asked, contacted = len(place.api.requests), place.instance.connections
+    asked, contacted = len(place.api.asked("instance")), place.instance.connections
     with place.client() as client:
         response = client.ask(data)
         assert response.status in (statuses or (400,)), response.head
         assert b"close" == response.one("connection")
         assert client.closed(), "something follows the refusal"
-    assert asked == len(place.api.requests), "the API was asked"
+    assert asked == len(place.api.asked("instance")), "the API was asked"
     assert contacted == place.instance.connections, "the instance was contacted"
     return response

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened, TunnelProgressed
+from visa_jupyter_proxy.mailbox import NotebookKey, TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
 
 TOKEN = "secret-token"
 
@@ -43,6 +43,11 @@ def progressed(tunnel: int, *, messages_up: int = 1) -> TunnelProgressed:
 def ended(tunnel: int, *, at: float = 1001.0, reason: str = "browser closed") -> TunnelEnded:
     """Give the message that a tunnel has ended."""
     return TunnelEnded(tunnel=tunnel, reason=reason, at=at, bytes_up=11, bytes_down=22)
+
+
+def accepted(user: str, token: str, *, instance: int = 7) -> TokenAccepted:
+    """Give the message that the API has accepted a token."""
+    return TokenAccepted(user=user, token=token, instance_id=instance, state="ACTIVE", host="10.0.0.7")
 
 
 class Clock:

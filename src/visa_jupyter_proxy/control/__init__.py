@@ -10,6 +10,7 @@
 - `reporting` makes reports of what the journal says is due, `outbox` knows their order, and `reports`
   tells the VISA API: sessions at the same time, each in order, again and again until it is confirmed, as
   hard as `circuit` allows. `tokens` has the newest of each user for that.
+- `vigil` asks the API about those who have live tunnels, and has these ended when they must be.
 - `owners` notices that another process is dead: its heartbeat stands still. Then its connections are
   ended, once, and its reports are taken over (`neighbours`).
 

@@ -21,10 +21,15 @@ from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.errors import StorageRefused
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
+from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.upkeep import Upkeep
+from visa_jupyter_proxy.control.vigil import Vigil
 from visa_jupyter_proxy.control.workers import WorkerProcess
 from visa_jupyter_proxy.mailbox import (
+    AccessHeld,
+    AccessReleased,
     Counters,
+    EndTunnels,
     Message,
     Page,
     Start,
@@ -93,6 +98,8 @@ class Control:
         self._supervisor: Supervisor | None = None
         self._notebooks: Notebooks | None = None
         self._sums = Sums()
+        self._vigil: Vigil | None = None
+        """None before the start, and when `RECHECK_S` is 0."""
         self._signals = 0
         self._stop = asyncio.Event()
 
@@ -109,9 +116,12 @@ class Control:
             timeout_s=settings.api_timeout_s,
             called=self._sums.api_called,
         )
+        tokens = Tokens(time.monotonic)
+        self._vigil = self._make_vigil(api, tokens)
         notebooks = Notebooks(
             journal,
             api,
+            tokens=tokens,
             linger_s=settings.session_linger_s,
             heartbeat_s=owners.heartbeat_s(settings.owner_timeout_s),
             owner_timeout_s=settings.owner_timeout_s,
@@ -156,8 +166,12 @@ class Control:
             raise
         await notebooks.start()
         upkeep.start()
+        if self._vigil is not None:
+            self._vigil.start()
         await self._stop.wait()
         await upkeep.stop()
+        if self._vigil is not None:
+            await self._vigil.stop()
         await self._finish(listener, supervisor, notebooks)
 
     def _upkeep(self) -> Upkeep:
@@ -167,6 +181,20 @@ class Control:
             settings.storage_dir,
             linger_s=settings.session_linger_s,
             retention_days=settings.session_retention_days,
+        )
+
+    def _make_vigil(self, api: VisaApi, tokens: Tokens) -> Vigil | None:
+        settings = self._settings
+        if not settings.recheck_s:
+            return None
+        journal = _journal(settings)
+        return Vigil(
+            api,
+            tokens,
+            self._end_tunnels,
+            journal=journal if journal.is_shared else None,
+            recheck_s=settings.recheck_s,
+            grace_s=settings.access_grace_s,
         )
 
     def _catch_signals(self) -> None:
@@ -196,6 +224,8 @@ class Control:
                 upkeep=upkeep.is_at_work,
                 records_waiting=notebooks.records_waiting,
                 reports_pending=notebooks.reports_pending,
+                access_watched=0 if self._vigil is None else self._vigil.watched,
+                access_doubted=0 if self._vigil is None else self._vigil.doubted,
                 api_connections=api.connections,
             )
         )
@@ -241,13 +271,32 @@ class Control:
                 self._sums.add(worker.number, message)
             case TokenAccepted():
                 self._notebooks.token_accepted(message)
+                if self._vigil is not None:
+                    self._vigil.token_accepted(message)
+            case AccessHeld() | AccessReleased():
+                self._access_changed(worker, message)
             case _:
                 logs.get().warning("unexpected message", message=type(message).__name__)
+
+    def _access_changed(self, worker: WorkerProcess, message: AccessHeld | AccessReleased) -> None:
+        if self._vigil is None:
+            return
+        match message:
+            case AccessHeld():
+                self._vigil.access_held(worker.number, message)
+            case AccessReleased():
+                self._vigil.access_released(worker.number, message)
+
+    def _end_tunnels(self, message: EndTunnels) -> None:
+        for worker in [] if self._supervisor is None else self._supervisor.workers:
+            worker.end_tunnels(message)
 
     def _lost(self, worker: WorkerProcess) -> None:
         assert self._notebooks is not None  # noqa: S101 -- likewise
         self._notebooks.worker_lost(worker.number, time.time())
         self._sums.lost(worker.number)
+        if self._vigil is not None:
+            self._vigil.worker_lost(worker.number)
 
     # --- the end ---------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from visa_jupyter_proxy.control.journal.backlog import LARGEST
 from visa_jupyter_proxy.control.journal.records import Kind, Record
 from visa_jupyter_proxy.control.ledger import Ledger, storable
 from visa_jupyter_proxy.control.reporting import Reporting
-from visa_jupyter_proxy.control.tokens import holder
+from visa_jupyter_proxy.control.tokens import Tokens, holder
 from visa_jupyter_proxy.control.writer import HEARTBEAT_S, OWNER_TIMEOUT_S, Writer
 from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -42,6 +42,7 @@ class Notebooks:
 
     The caller owns `api` and closes it after `stop`; `journal` is closed by `stop`. Make it inside the
     running loop that will use it. What the workers say may be told before `start`. Times in seconds.
+    In `tokens` it keeps those that the API has accepted, for all of this process.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Notebooks:
         journal: Journal,
         api: VisaApi,
         *,
+        tokens: Tokens | None = None,
         linger_s: float = LINGER_S,
         heartbeat_s: float = HEARTBEAT_S,
         owner_timeout_s: float = OWNER_TIMEOUT_S,
@@ -63,6 +65,7 @@ class Notebooks:
         self._reporting = Reporting(
             api,
             self._ledger,
+            Tokens(monotonic) if tokens is None else tokens,
             self._add,
             may_send=lambda: self._writer.is_trusted,
             monotonic=monotonic,

@@ -36,6 +36,7 @@ class Reporting:
         self,
         api: VisaApi,
         ledger: Ledger,
+        tokens: Tokens,
         add: Callable[[Record], None],
         *,
         may_send: Callable[[], bool],
@@ -43,14 +44,14 @@ class Reporting:
         wall: Callable[[], float],
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`add` has a record written; for `may_send` see `reports.Delivery`."""
+        """`tokens` are kept here; `add` has a record written; for `may_send` see `reports.Delivery`."""
         self._ledger = ledger
         self._add = add
         self._wall = wall
         self._monotonic = monotonic
         self.outcomes: Counter[tuple[Kind, str]] = Counter()
         """How many reports of a kind have come to which final state."""
-        self._tokens = Tokens(monotonic)
+        self._tokens = tokens
         self._outbox = Outbox()
         self.delivery = Delivery(
             api,

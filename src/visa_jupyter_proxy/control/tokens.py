@@ -52,6 +52,11 @@ class Tokens:
         self._forget(now)
         return token != known
 
+    def confirmed(self, whose: Holder, token: str) -> None:
+        """Keep it longer, if it is the newest: it has been accepted once more."""
+        if self._newest.get(whose, ("", 0.0))[0] == token:
+            self.accepted(whose, token)
+
     def newest(self, whose: Holder) -> str | None:
         """Give the token that was accepted last, if that is not too long ago."""
         token, at = self._newest.get(whose, (None, 0.0))

@@ -14,7 +14,7 @@ import msgspec
 
 from visa_jupyter_proxy import error_pages
 from visa_jupyter_proxy.errors import ProxyError
-from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
+from visa_jupyter_proxy.mailbox import Message, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Instance, VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
@@ -259,5 +259,5 @@ def _nothing() -> None:
     pass
 
 
-def _tell_nobody(_message: TunnelOpened | TunnelEnded) -> None:
+def _tell_nobody(_message: Message) -> None:
     pass

@@ -82,6 +82,16 @@ class Settings(BaseSettings):
         "Seconds for which an authorisation goes on when VISA does not answer, or not as it should (RFC 5861 "
         "section 4): never past the token's `exp`, nor after VISA has refused; 0 is never.",
     )
+    recheck_s: Duration = _setting(
+        "60",
+        "Seconds between two questions to the VISA API whether the user of open WebSockets may still use the "
+        "instance; 0 never asks.",
+    )
+    access_grace_s: Duration = _setting(
+        "600",
+        "Seconds for which WebSockets stay open while the VISA API refuses their user's newest token: "
+        "tokens rotate, and VISA Accounts may be unwell.",
+    )
     storage_dir: Annotated[Path, parsing.path] = _setting(
         "data",
         "Directory for the journal of notebook sessions, on this machine: no network file system. "

@@ -61,13 +61,13 @@ class Authorization:
         now: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
-        accepted: Callable[[AccessToken, str], None] | None = None,
+        accepted: Callable[[AccessToken, str, Instance], None] | None = None,
         verify: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """`reuse_s` bounds the life of a grant, and `stale_s` what follows while the API does not answer.
 
-        `accepted` is called with a token and its user whenever the API has accepted it. `verify` raises
-        `TokenRejected` for a token about which the API need not be asked.
+        `accepted` is called with a token, its user and the instance whenever the API has accepted it.
+        `verify` raises `TokenRejected` for a token about which the API need not be asked.
         """
         self._questions = questions
         self._networks = networks
@@ -215,7 +215,7 @@ class Authorization:
         self._grants.pop(key, None)
         self._rejected.pop(token.digest, None)
         if self._accepted is not None:
-            self._accepted(token, said.user)
+            self._accepted(token, said.user, instance)
         host = self._address(instance)
         life, usable = self._lives(said.exp, BRIEF_S if not instance.is_up else math.inf)
         now = self._now()

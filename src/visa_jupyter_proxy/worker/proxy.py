@@ -21,7 +21,7 @@ from visa_jupyter_proxy.errors import (
     Internal,
     ProxyError,
 )
-from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelOpened, WorkerSettings
+from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TunnelEnded, TunnelOpened, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Access
 from visa_jupyter_proxy.worker.admission import Admission
@@ -45,6 +45,7 @@ from visa_jupyter_proxy.worker.records import (
     tunnel_ended,
 )
 from visa_jupyter_proxy.worker.sites import Sites
+from visa_jupyter_proxy.worker.telling import Holdings
 from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
@@ -63,7 +64,7 @@ class Proxy:
         hangups: Hangups,
         admission: Admission,
         counts: Counts,
-        tell: Callable[[TunnelOpened | TunnelEnded], None],
+        tell: Callable[[TunnelOpened | TunnelEnded | AccessHeld | AccessReleased], None],
     ) -> None:
         """`tell` sends a message to control, and never waits."""
         self.settings = settings
@@ -90,6 +91,7 @@ class Proxy:
         self._counts = counts
         self._logs_all = settings.access_log == "all"
         self._tell = tell
+        self._holdings = Holdings(tell)
         self._request_id_prefix = secrets.token_hex(5).encode()
         self._requests = itertools.count(1)
         self._tunnels = itertools.count(1)
@@ -222,11 +224,12 @@ class Proxy:
         assert match is not None  # noqa: S101 -- an exchange that became a tunnel has both
         assert grant is not None  # noqa: S101 -- likewise
         self._counts.tunnel_opened(exchange)
+        token = exchange.request.credentials.token.text
+        self._holdings.opened(grant, token)
         notebook = notebook_key(match)
         if notebook is None:
             return origin(exchange, match, grant, peer, notebook=None)
         number = next(self._tunnels)
-        token = exchange.request.credentials.token.text
         self._tell(
             TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
         )
@@ -236,6 +239,7 @@ class Proxy:
         """Record what became of a tunnel, and tell control of a notebook's."""
         now = self.now()
         self.admission.leave(tunnel.origin.peer)
+        self._holdings.ended(tunnel.origin.user, tunnel.origin.instance_id)
         log_tunnel(self._access_log, tunnel, now)
         self._counts.tunnel_ended(tunnel)
         if tunnel.origin.notebook is not None:
@@ -245,5 +249,6 @@ class Proxy:
         return b"%b%08x" % (self._request_id_prefix, next(self._requests))
 
     def tick(self) -> None:
-        """Once a second: what changes with time."""
+        """Once a second: what changes with time, and what control has to know."""
         self.date = formatdate(usegmt=True).encode()
+        self._holdings.tick()

@@ -1,18 +1,20 @@
-"""What control is told as time goes by, and how often: progress about once a minute, a token once."""
+"""What control is told as time goes by: progress once a minute, who has tunnels once a second."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelProgressed
+from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TokenAccepted, TunnelProgressed
+from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.credentials import AccessToken
+from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.records import tunnel_progressed
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
 PROGRESS_S: Final = 60
 """Between two reports on one kernel channel: so much of its figures is lost when everything is killed."""
 
-MOST_TOKENS: Final = 10_000
-"""Tokens that are remembered as told, by their digests: about 1 MB."""
+type _Key = tuple[str, int]
+"""User and instance."""
 
 
 class Progress:
@@ -32,19 +34,52 @@ class Progress:
                     self._tell(tunnel_progressed(one, number, now, at))
 
 
-class AcceptedTokens:
-    """Tells of each token that the API has accepted, the first time."""
+class Holdings:
+    """Tells who has tunnels to what: once for all of a user to an instance, and when the last is over.
 
-    def __init__(self, tell: Callable[[TokenAccepted], None], *, most: int = MOST_TOKENS) -> None:
+    It counts, and tells once a second: what was opened and has ended meanwhile is not told of.
+    """
+
+    def __init__(self, tell: Callable[[AccessHeld | AccessReleased], None]) -> None:
         self._tell = tell
-        self._most = most
-        self._told: dict[bytes, None] = {}
+        self._counts: dict[_Key, int] = {}
+        self._told: dict[_Key, str] = {}
+        """Key -> the address that was told last."""
+        self._new: dict[tuple[_Key, str], str] = {}
+        """Key and address -> token, of what has to be told."""
+        self._over: set[_Key] = set()
+        """What may have to be told as being over."""
 
-    def accepted(self, token: AccessToken, user: str) -> None:
-        """Take note: the API has just accepted it."""
-        if token.digest in self._told:
-            return
-        if len(self._told) >= self._most:
-            del self._told[next(iter(self._told))]
-        self._told[token.digest] = None
-        self._tell(TokenAccepted(user=user, token=token.text))
+    def opened(self, grant: Grant, token: str) -> None:
+        """Count a tunnel, opened with `grant` and `token`."""
+        key = (grant.user, grant.instance_id)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        if self._told.get(key) != grant.host:
+            self._new[key, grant.host] = token
+
+    def ended(self, user: str, instance_id: int) -> None:
+        """Count one less."""
+        key = (user, instance_id)
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
+            self._over.add(key)
+
+    def tick(self) -> None:
+        """Tell what is new; once a second."""
+        for (key, host), token in self._new.items():
+            if key in self._counts:
+                self._told[key] = host
+                self._tell(AccessHeld(user=key[0], instance_id=key[1], host=host, token=token))
+        for key in self._over:
+            if key not in self._counts and self._told.pop(key, None) is not None:
+                self._tell(AccessReleased(user=key[0], instance_id=key[1]))
+        self._new.clear()
+        self._over.clear()
+
+
+def token_accepted(token: AccessToken, user: str, instance: Instance) -> TokenAccepted:
+    """Make what control is told of an answer of the API; each time, for it may have heard of others since."""
+    return TokenAccepted(
+        user=user, token=token.text, instance_id=instance.id, state=instance.state, host=instance.host
+    )

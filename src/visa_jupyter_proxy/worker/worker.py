@@ -44,7 +44,7 @@ from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.questions import Questions
 from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
 from visa_jupyter_proxy.worker.splice import Splices
-from visa_jupyter_proxy.worker.telling import AcceptedTokens, Progress
+from visa_jupyter_proxy.worker.telling import Progress, token_accepted
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 from visa_jupyter_proxy.worker.upstream import Upstream
 
@@ -97,7 +97,7 @@ class Worker:
             reuse_s=settings.cache_refresh_time_s,
             stale_s=settings.cache_stale_if_error_s,
             now=loop.time,
-            accepted=AcceptedTokens(mailbox.send).accepted,
+            accepted=lambda *answer: mailbox.send(token_accepted(*answer)),
             verify=None if self._verification is None else self._verification.verify,
         )
         self._progress = Progress(mailbox.send)

@@ -7,6 +7,7 @@
   errors into those of `errors`.
 - `changes` and `figures`: what records change, in plain code; `writing`, `takeover` and `ends` are the
   statements.
+- `acceptances`: what nodes tell each other of tokens that were accepted.
 - `reading`: questions for reports; `upkeep`: what is taken out again; `backup`: a copy of the file;
   `inheritance`: what the original has left.
 - `schema`: the tables; `migrations` makes them, and only ever adds.

@@ -149,3 +149,16 @@ reports: Final = Table(
     ),
 )
 """What the VISA API is told: `kind` is open or close; `state` is one of `records.ReportState`."""
+
+acceptances: Final = Table(
+    "acceptances",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("instance_id", BigInteger, primary_key=True, autoincrement=False),
+    # Others see that it moves, on their own clock.
+    Column("accepted", BigInteger, nullable=False),
+    Column("writer", _ID, nullable=False),
+    Column("accepted_at", _TIME, nullable=False),
+)
+"""How often the VISA API has accepted a token of a user for an instance, on nodes that share the journal:
+they tell each other so now and then, while it lasts. `writer` is who has counted last."""
