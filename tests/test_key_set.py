@@ -62,7 +62,24 @@ class TestParse:
             "RSA",
             None,
         ],
-        ids=repr,
+        ids=[  # without the keys, which are others in each process
+            "symmetric",
+            "symmetric with an algorithm",
+            "for encryption",
+            "algorithm HS256",
+            "algorithm none",
+            "algorithm of another kind",
+            "1024 bits",
+            "n is no number",
+            "RSA without numbers",
+            "curve secp256k1",
+            "a point that is none",
+            "kty is a list",
+            "kty AKP",
+            "nothing",
+            "text",
+            "null",
+        ],
     )
     def test_what_is_left_out(self, key: object) -> None:
         """Symmetric, weak, broken, for something else, or of no kind that is known; the good one is taken."""
