@@ -78,8 +78,8 @@ pins: .venv/pyvenv.cfg  ## Pin what pyproject.toml asks for; UPGRADE=1 takes the
 	export UV_CUSTOM_COMPILE_COMMAND='make pins'; \
 	pin() { printf 'hatchling\neditables\n' | "$$tmp/uv/bin/uv" pip compile --quiet --universal $(if $(UPGRADE),--upgrade) \
 	  --generate-hashes --no-emit-index-url --python-version 3.12 pyproject.toml - "$$@"; }; \
-	pin --extra demo -o requirements.txt; \
-	pin --extra demo --group dev -c requirements.txt -o requirements-dev.txt
+	pin --extra demo --extra otel -o requirements.txt; \
+	pin --extra demo --extra otel --group dev -c requirements.txt -o requirements-dev.txt
 
 clean:  ## Remove what was installed and made here
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/e2e/artifacts

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-RUNTIME = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["demo"]
+EXTRAS = PROJECT["project"]["optional-dependencies"].values()
+RUNTIME = [*PROJECT["project"]["dependencies"], *(one for extra in EXTRAS for one in extra)]
 DEVELOPMENT = RUNTIME + PROJECT["dependency-groups"]["dev"]
 
 

@@ -456,7 +456,8 @@ class TestDerived:
             "server_names": ("a.org",),
             "allowed_origins": ("https://b.org",),
             "access_log": "all",
-            "log_client_address": "off",
+            "log_client_address": False,
+            "tracing": True,
             "connect_timeout_s": 3.0,
             "response_timeout_s": 4.0,
             "idle_timeout_s": 5.0,
@@ -481,8 +482,8 @@ class TestDerived:
         texts = {
             name.upper(): ",".join(value)
             if isinstance(value, tuple)
-            else "on"
-            if value is True
+            else ("off", "on")[value]
+            if isinstance(value, bool)
             else str(value)
             for name, value in given.items()
         }

@@ -44,8 +44,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...]
     access_log: str
     """`off`, `errors` or `all`."""
-    log_client_address: str = "on"
-    """Or `off`."""
+    log_client_address: bool = True
+    tracing: bool = False
     connect_timeout_s: float
     response_timeout_s: float
     idle_timeout_s: float

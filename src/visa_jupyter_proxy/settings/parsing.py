@@ -10,6 +10,7 @@ import json
 import re
 import zoneinfo
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NoReturn
 from urllib.parse import SplitResult, urlsplit
@@ -118,6 +119,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.rstrip(".") == "localhost"
+
+
+def _tracing(text: str) -> bool:
+    wanted = _switch(text)
+    if wanted and find_spec("opentelemetry") is None:
+        raise ValueError("install the extra first, pip install 'visa-jupyter-proxy[otel]', or write off")
+    return wanted
+
+
+tracing: Final = _parser(_tracing)
 
 
 def comma_separated(parse: Callable[[str], str]) -> BeforeValidator:

@@ -141,8 +141,13 @@ class Settings(BaseSettings):
         "Which requests and WebSockets get a line in the log: none (`off`), refused and failed ones "
         "(`errors`), `all`.",
     )
-    log_client_address: Annotated[str, parsing.one_of("on", "off")] = _setting(
+    log_client_address: Annotated[bool, parsing.switch] = _setting(
         "on", "Whether the addresses of clients are in the log; without them (`off`) it has user ids alone."
+    )
+    tracing: Annotated[bool, parsing.tracing] = _setting(
+        "off",
+        "Whether spans are made and sent with OpenTelemetry (`on`), as its own variables say "
+        "(`OTEL_EXPORTER_OTLP_ENDPOINT`); needs the extra `[otel]`.",
     )
     connect_timeout_s: Timeout = _setting(
         "5", "Seconds to connect to an instance; nginx has 60, but an instance is on the same network."
@@ -259,6 +264,7 @@ class Settings(BaseSettings):
             allowed_origins=self.allowed_origins,
             access_log=self.access_log,
             log_client_address=self.log_client_address,
+            tracing=self.tracing,
             connect_timeout_s=self.connect_timeout_s,
             response_timeout_s=self.response_timeout_s,
             idle_timeout_s=self.idle_timeout_s,

@@ -34,6 +34,7 @@ from visa_jupyter_proxy.worker.grant import Grant
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, response_head
 from visa_jupyter_proxy.worker.kernels import notebook_key
+from visa_jupyter_proxy.worker.lines import Lines
 from visa_jupyter_proxy.worker.pages import POLL, Pages, error_object, go_on
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
 from visa_jupyter_proxy.worker.records import (
@@ -73,7 +74,7 @@ class Proxy:
         self.now = self.loop.time
         self.date = b""
         self.pages = pages
-        self._access_log = AccessLog(settings.access_log, addresses=settings.log_client_address == "on")
+        self._access_log = AccessLog(settings.access_log, addresses=settings.log_client_address)
         self._router = Router(routes)
         self._sites = Sites(settings.server_names, settings.allowed_origins)
         self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
@@ -92,6 +93,8 @@ class Proxy:
         self._logs_all = settings.access_log == "all"
         self._tell = tell
         self._holdings = Holdings(tell)
+        self._request_lines: Callable[..., Lines] = request_lines
+        """Another one where spans are made (`tracing`)."""
         self._request_id_prefix = secrets.token_hex(5).encode()
         self._requests = itertools.count(1)
         self._tunnels = itertools.count(1)
@@ -105,7 +108,7 @@ class Proxy:
             if POLL in request.special and request.method == b"GET" and not request.websocket:
                 return await self._answer_poll(exchange, match)
             grant = exchange.grant or self._known(exchange, match) or await self._ask(exchange, match)
-            lines = request_lines(request, match, grant, exchange.client, request_id=exchange.id)
+            lines = self._request_lines(request, match, grant, exchange.client, request_id=exchange.id)
             exchange.enter(Phase.CONNECT, self.now())
             address = self._address(grant.host, match.route)
             upstream = self._idle(exchange, address) or await self._connect_for(match, grant, address)
@@ -244,6 +247,9 @@ class Proxy:
         self._counts.tunnel_ended(tunnel)
         if tunnel.origin.notebook is not None:
             self._tell(tunnel_ended(tunnel, tunnel.origin.notebook, now, time.time()))
+
+    async def close(self) -> None:
+        """Give back what is held beyond what was given; here that is nothing."""
 
     def _new_request_id(self) -> bytes:
         return b"%b%08x" % (self._request_id_prefix, next(self._requests))

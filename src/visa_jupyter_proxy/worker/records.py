@@ -27,9 +27,10 @@ class AccessLog(NamedTuple):
     addresses: bool = True
     """Whether the addresses of clients are in it."""
 
-    def wants(self, *, failed: bool) -> bool:
-        """Tell whether there is a line."""
-        return self.which == "all" or (failed and self.which != "off")
+    @property
+    def wants_failures(self) -> bool:
+        """Whether what was refused, or could not be completed, has a line."""
+        return self.which != "off"
 
     def client(self, address: str) -> str | None:
         """Return what the line says of where a client is."""
@@ -40,7 +41,7 @@ def log_exchange(access_log: AccessLog, exchange: Exchange, now: float) -> None:
     """Log an exchange that has ended; clients that leave in the middle are everyday life, and no failure."""
     error, status = exchange.error, exchange.status
     failed = (error is not None and not isinstance(error, ClientGone)) or (status or 0) >= 500
-    if not access_log.wants(failed=failed):
+    if access_log.which != "all" and not (failed and access_log.wants_failures):
         return
     request, match, grant = exchange.request, exchange.match, exchange.grant
     began = exchange.stamps[Phase.ROUTE] or now
@@ -84,7 +85,7 @@ def log_tunnel(access_log: AccessLog, tunnel: Tunnel, now: float) -> None:
     error, came_from = tunnel.error, tunnel.origin
     broken = error is not None and not isinstance(error, ClientGone)
     refused = tunnel.ended_for not in (None, RESTARTING)
-    if not access_log.wants(failed=broken or refused):
+    if access_log.which != "all" and not ((broken or refused) and access_log.wants_failures):
         return
     (logs.get().notice if refused else _teller(error, failed=broken))(
         "tunnel",
@@ -139,7 +140,7 @@ def _on_the_wall(then: float | None, now: float, at: float) -> float | None:
 
 def log_refusal(access_log: AccessLog, peer: str, request_id: bytes, error: ProxyError) -> None:
     """Log what was no request at all."""
-    if access_log.wants(failed=True):
+    if access_log.wants_failures:
         logs.get().notice(
             "request",
             client=access_log.client(peer),

@@ -116,7 +116,7 @@ class Worker:
             resume=self._accept,
             place=place,
         )
-        self._proxy = Proxy(
+        self._proxy = _kind_of_proxy(settings)(
             settings,
             start.routes,
             pages=Pages(start.pages),
@@ -147,6 +147,7 @@ class Worker:
         if self._verification is not None:
             await self._verification.close()
         await self._api.close()
+        await self._proxy.close()
         self._splices.close()
         self._hangups.close()
 
@@ -311,6 +312,14 @@ def _verification(settings: WorkerSettings, now: Callable[[], float]) -> "Verifi
     return verification.verification(
         settings.jwks_url, settings.jwks_file, settings.jwt_issuer, settings.jwt_audience, now
     )
+
+
+def _kind_of_proxy(settings: WorkerSettings) -> type[Proxy]:
+    if not settings.tracing:
+        return Proxy
+    from visa_jupyter_proxy.worker.tracing import TracedProxy  # noqa: PLC0415 -- it needs the extra [otel]
+
+    return TracedProxy
 
 
 def _configure_logs(settings: WorkerSettings) -> None:
