@@ -76,10 +76,13 @@ pins: .venv/pyvenv.cfg  ## Pin what pyproject.toml asks for; UPGRADE=1 takes the
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(BIN)/python -m venv "$$tmp/uv"; "$$tmp/uv/bin/pip" install --quiet uv; \
 	export UV_CUSTOM_COMPILE_COMMAND='make pins'; \
-	pin() { printf 'hatchling\neditables\n' | "$$tmp/uv/bin/uv" pip compile --quiet --universal $(if $(UPGRADE),--upgrade) \
-	  --generate-hashes --no-emit-index-url --python-version 3.12 pyproject.toml - "$$@"; }; \
-	pin --extra demo --extra otel -o requirements.txt; \
-	pin --extra demo --extra otel --group dev -c requirements.txt -o requirements-dev.txt
+	pin() { "$$tmp/uv/bin/uv" pip compile --quiet --universal $(if $(UPGRADE),--upgrade) \
+	  --generate-hashes --no-emit-index-url --python-version 3.12 "$$@"; }; \
+	printf 'hatchling\neditables\n' > "$$tmp/build"; \
+	pin pyproject.toml - --extra demo --extra otel -o requirements.txt < "$$tmp/build"; \
+	pin pyproject.toml - --extra demo --extra otel --group dev -c requirements.txt -o requirements-dev.txt < "$$tmp/build"; \
+	pin pyproject.toml -c requirements.txt -o deploy/requirements.txt; \
+	echo hatchling | pin - -c requirements.txt -o deploy/requirements-build.txt
 
 clean:  ## Remove what was installed and made here
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/e2e/artifacts

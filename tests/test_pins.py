@@ -9,6 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
+OTHERS = ("requirements-dev.txt", "deploy/requirements.txt", "deploy/requirements-build.txt")
+
 EXTRAS = PROJECT["project"]["optional-dependencies"].values()
 RUNTIME = [*PROJECT["project"]["dependencies"], *(one for extra in EXTRAS for one in extra)]
 DEVELOPMENT = RUNTIME + PROJECT["dependency-groups"]["dev"]
@@ -25,14 +27,20 @@ def _pinned(file: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "wanted"), [("requirements.txt", RUNTIME), ("requirements-dev.txt", DEVELOPMENT)]
+    ("file", "wanted"),
+    [
+        ("requirements.txt", [*RUNTIME, "hatchling"]),
+        ("requirements-dev.txt", [*DEVELOPMENT, "hatchling"]),
+        ("deploy/requirements.txt", PROJECT["project"]["dependencies"]),
+        ("deploy/requirements-build.txt", ["hatchling"]),
+    ],
 )
 def test_everything_that_is_needed_is_pinned(file: str, wanted: list[str]) -> None:
     """What `pyproject.toml` asks for, and the build backend, have a version; otherwise: `make pins`."""
-    assert set() == {_name(one) for one in [*wanted, "hatchling"]} - set(_pinned(file))
+    assert set() == {_name(one) for one in wanted} - set(_pinned(file))
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("file", ["requirements.txt", *OTHERS])
 def test_every_pin_has_a_hash_and_no_address(file: str) -> None:
     """Each package has one exact version and a SHA-256; where it comes from is left to pip's settings."""
     pinned = _pinned(file)
@@ -42,10 +50,13 @@ def test_every_pin_has_a_hash_and_no_address(file: str) -> None:
     assert "://" not in (ROOT / file).read_text()
 
 
-def test_both_files_agree() -> None:
-    """A package in both files has the same version: one environment serves both."""
-    demo, everything = _pinned("requirements.txt"), _pinned("requirements-dev.txt")
+@pytest.mark.parametrize("file", OTHERS)
+def test_the_files_agree(file: str) -> None:
+    """A package in two files has the same version: what is tested is what runs."""
+    demo, everything = _pinned("requirements.txt"), _pinned(file)
     version = re.compile(r"==(\S+)")
     assert set() == {
-        name for name in demo if version.findall(demo[name]) != version.findall(everything[name])
+        name
+        for name in demo.keys() & everything.keys()
+        if version.findall(demo[name]) != version.findall(everything[name])
     }

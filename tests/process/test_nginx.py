@@ -142,7 +142,7 @@ class TestRequests:
         assert re.fullmatch(r"[0-9a-f]{32}", request_id)
         line = site.logged("/pretended")
         assert ("127.0.0.1", request_id) == (line["client"], line["request_id"])
-        assert request_id in site.nginx.log
+        site.instance.wait(lambda: request_id in site.nginx.log)
 
     def test_a_large_body_is_not_refused(self, site: Site) -> None:
         """20 MB, where nginx's own limit is 1 MiB; it comes through unchanged, without a copy on disk."""

@@ -37,6 +37,7 @@ http {{
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
+  include {folder}/upstream.conf;
   include {folder}/http.conf;
   include {folder}/visa.conf;
 }}
@@ -102,7 +103,8 @@ def _install(folder: Path, proxy_port: int) -> int:
     with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
         port, plain = int(free.getsockname()[1]), int(other.getsockname()[1])
     changes = {
-        "http.conf": {"server 127.0.0.1:8088;": f"server 127.0.0.1:{proxy_port};"},
+        "upstream.conf": {"server 127.0.0.1:8088;": f"server 127.0.0.1:{proxy_port};"},
+        "http.conf": {},
         "locations.conf": {},
         "visa.conf": {
             "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
