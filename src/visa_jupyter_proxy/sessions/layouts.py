@@ -49,11 +49,20 @@ def _csv(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:
     """Write what RFC 4180 says, with a head, but lines that end as everywhere here."""
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="")
-    for values in chain([columns], ([row[name] for name in columns] for row in rows)):
+    for values in chain([columns], ([_no_formula(row[name]) for name in columns] for row in rows)):
         writer.writerow(values)
         yield line.getvalue()
         line.seek(0)
         line.truncate()
+
+
+def _no_formula(value: object) -> object:
+    """Spreadsheets compute what begins like this, and some of it is chosen by users: the id of a kernel."""
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )
 
 
 def _table(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:

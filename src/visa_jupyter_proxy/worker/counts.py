@@ -103,7 +103,8 @@ class Counts:
         self._move(route, exchange.bytes_up, exchange.bytes_down)
         if exchange.error is not None:
             self.refused(exchange.error)
-        if self._per_instance and match is not None:
+        if self._per_instance and match is not None and exchange.grant is not None:
+            # Whoever is refused writes what number they like.
             self._of_instance(match.instance_id, exchange.bytes_up, exchange.bytes_down)
 
     def refused(self, error: ProxyError) -> None:
