@@ -15,7 +15,7 @@ CHP := configurable-http-proxy@5.3.0
 IN_PARALLEL = --numprocesses $(or $(JOBS),$(shell echo $$(( 2 * $$(nproc) )))) --no-loadscope-reorder
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture reference pins clean chromium postgresql nginx
+.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture docs reference pins clean chromium postgresql nginx
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -31,6 +31,7 @@ lint: .venv/dev.stamp  ## Check style, types and the direction of imports
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m docs.generated --check
 
 format: .venv/dev.stamp  ## Repair what can be repaired by itself
 	@$(BIN)/ruff check --fix-only
@@ -67,6 +68,9 @@ picture: .venv/dev.stamp chromium  ## Take the pictures of README and docs anew
 	cp "$$all/building-desktop-light-en.png" docs/images/page-waiting.png; \
 	cp "$$all/signed-out-phone-dark-fr.png" docs/images/page-signed-out.png; \
 	cp "$$all/unreachable-phone-light-en.png" docs/images/page-unreachable.png
+
+docs: .venv/dev.stamp  ## Make the site of docs/ in build/site, every warning an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 reference: .venv/dev.stamp  ## Write the pages of docs/reference that are made from the code
 	@$(BIN)/python -m docs.generated

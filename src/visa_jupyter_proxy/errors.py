@@ -141,7 +141,11 @@ class ClientGone(ProxyError):
 
 
 class TokenRejected(ProxyError):
-    """The VISA API does not accept the token (401). It can be transient: contract section 2."""
+    """The VISA API does not accept the token (401).
+
+    It can be transient, for VISA Accounts says so, too, while it cannot reach the identity provider
+    (contract section 2).
+    """
 
     status, source, error = 401, "authority", "token_rejected"
     message = "Sign in to VISA again: the access token is not valid."
