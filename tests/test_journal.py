@@ -28,9 +28,10 @@ from sqlalchemy.util import await_only
 from support.postgres import PASSWORD, PostgresServer, outside
 from support.sessions import TOKEN, key, rows
 from support.storage import Storage
-from visa_jupyter_proxy.control.journal import Journal, damage, filesystems
+from visa_jupyter_proxy.control.journal import Journal, damage, endings, filesystems
 from visa_jupyter_proxy.control.journal import postgres as postgres_engine
 from visa_jupyter_proxy.control.journal.backlog import Backlog
+from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate
 from visa_jupyter_proxy.control.journal.records import (
@@ -342,6 +343,56 @@ class TestWriting:
 
         asyncio.run(main())
         assert [(12_000,)] == storage.rows("SELECT count(*) FROM sessions WHERE closed_at IS NOT NULL")
+
+
+class TestEndings:
+    """Orders to end connections, from one owner to another."""
+
+    def test_an_order_is_found_once_by_whom_it_is_for(self, storage: Storage) -> None:
+        """In the order in which they were given; the others find nothing."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me", "you") as journal:
+                one, two = Ending(1, 2, None, "ada"), Ending(None, None, "anna", "ada")
+                await journal.transact(lambda it: endings.order(it, [("you", one)], 1000.0))
+                await journal.transact(lambda it: endings.order(it, [("you", two), ("me", two)], 1001.0))
+                assert [one, two] == await journal.endings("you", 1002.0)
+                assert [] == await journal.endings("you", 1003.0)
+                assert [two] == await journal.endings("me", 1004.0)
+
+        asyncio.run(main())
+
+    def test_an_order_for_the_dead_is_tidied_away(self, storage: Storage) -> None:
+        """When somebody obeys one, an hour later."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me", "you") as journal:
+                ending = Ending(None, None, "anna", "ada")
+                await journal.transact(lambda it: endings.order(it, [("dead", ending)], 1000.0))
+                at = 1001.0 + endings.KEPT_S
+                await journal.transact(lambda it: endings.order(it, [("me", ending)], at))
+                assert [ending] == await journal.endings("me", at)
+
+        asyncio.run(main())
+        assert [] == storage.rows("SELECT id FROM endings")
+
+    def test_what_is_open_and_who_is_alive(self, storage: Storage) -> None:
+        """Every connection that carries an open session, with its node; one session when asked for it."""
+
+        async def main() -> None:
+            async with journal_in(storage, "me", "gone") as journal:
+                await journal.write("me", [an_opened(1), an_opened(2)])
+                await journal.write("me", [an_ended(2)])
+                await journal.stop("gone", 1001.0)
+                rows = await journal.read(endings.running)
+                assert [("me", 1, "node", "s1")] == [
+                    (row.owner, row.tunnel, row.node, row.id) for row in rows
+                ]
+                assert 1 == len(await journal.read(lambda it: endings.running(it, "s1")))
+                assert [] == await journal.read(lambda it: endings.running(it, "none"))
+                assert {"me": "node"} == await journal.read(endings.alive)
+
+        asyncio.run(main())
 
 
 class TestOwners:

@@ -85,6 +85,21 @@ class TestProgress:
             progress.tick(tunnels, 300.0 + second, 5200.0 + second)
         assert [(7, 11, 3)] == [(one.tunnel, one.bytes_up, one.bytes_down) for one in told[150:]]
 
+    def test_a_look_shows_what_has_moved_and_leaves_the_minute_alone(self) -> None:
+        """Whoever looks gets what is new to them, marked; the journal gets all the same what is new to it."""
+        told: list[TunnelProgressed] = []
+        progress = Progress(told.append)
+        tunnels = [tunnel(number) for number in range(3)]
+        progress.look([object(), *tunnels], 100.0, 5000.0)
+        assert [(0, True), (1, True), (2, True)] == [(one.tunnel, one.is_for_a_look) for one in told]
+        progress.look(tunnels, 101.0, 5001.0)
+        tunnels[1].up.data_received(b"\x81\x01x")
+        progress.look(tunnels, 102.0, 5002.0)
+        assert [1] == [one.tunnel for one in told[3:]]
+        for second in range(PROGRESS_S):
+            progress.tick(tunnels, 200.0 + second, 5100.0 + second)
+        assert [(1, False)] == [(one.tunnel, one.is_for_a_look) for one in told[4:]]
+
 
 class TestHoldings:
     """Who has tunnels to what."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from support.sessions import Clock, ended, opened
 from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.records import Due, Record, ReportState, Settled
 from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.writer import OWNER_TIMEOUT_S, Writer
@@ -58,6 +59,7 @@ class Desk:
         self.author = Author()
         self.ledger = Ledger()
         self.journal = Journal(directory)
+        self.ended: list[Ending] = []
         self.writer = Writer(
             self.journal,
             self.author,
@@ -66,6 +68,7 @@ class Desk:
             owner_timeout_s=OWNER_TIMEOUT_S,
             monotonic=self.clock,
             wall=lambda: 2000.0,
+            end=self.ended.append,
         )
 
     def opens(self, tunnel: int) -> None:

@@ -149,6 +149,10 @@ class EndTunnels(_Message, kw_only=True, tag="end_tunnels"):
     """Also ask the API again for who fits: with `notebook`, for the user and the instance of that tunnel."""
 
 
+class LookAtTunnels(_Message, tag="look_at_tunnels"):
+    """Tell now what has passed through kernel channels, those that have moved since the last look."""
+
+
 class ShowState(_Message, tag="show_state"):
     """Write the line of `state` to the log."""
 
@@ -242,6 +246,9 @@ class _Traffic(_Message):
 class TunnelProgressed(_Traffic, tag="tunnel_progressed"):
     """What has passed through a connection of a notebook session that goes on."""
 
+    is_for_a_look: bool = False
+    """Somebody looks at the moment (`LookAtTunnels`): not for the journal."""
+
 
 class TunnelEnded(_Traffic, kw_only=True, tag="tunnel_ended"):
     """A connection of a notebook session is over."""
@@ -281,7 +288,7 @@ class Counters(_Message, tag="counters"):
     """Instance, and how many WebSockets it has; only with `metrics_per_instance`."""
 
 
-type Downwards = Start | Ping | Drain | EndTunnels | ShowState
+type Downwards = Start | Ping | Drain | EndTunnels | LookAtTunnels | ShowState
 type Upwards = (
     Ready
     | Pong
@@ -301,6 +308,7 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
     | Ping
     | Drain
     | EndTunnels
+    | LookAtTunnels
     | ShowState
     | Ready
     | Pong

@@ -1,21 +1,40 @@
 """The admin listener of a real proxy: where it listens, who may ask, health, and that all counts add up."""
 
+import base64
+import hashlib
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
-from process.conftest import TOKEN, Place, channel, request
+from process.conftest import KERNEL, TOKEN, Place, channel, path, request
+from process.test_ending import ANSWER, answer
+from process.test_ending import PING as MASKED_PING
 from process.test_workers import open_channels, worker_of
 from support.admin import AdminClient, samples, total
-from support.client import get
+from support.client import RawClient, get, upgrade
+from support.postgres import PostgresServer
 from support.proxy import PREFIX, RunningProxy, environment
 from support.visa_api import Answer
+from visa_jupyter_proxy.worker.websocket import close_frame
 
+FAREWELL = close_frame(1008, "ended by an administrator")
 ADMIN_TOKEN = "0123456789abcdef"
+
+
+def knows_sessions(admin: AdminClient, count: int) -> bool:
+    """Whether the API lists so many open sessions."""
+    return len(admin.get("/api/v1/sessions").json["sessions"]) == count
+
+
+def answers(client: RawClient) -> bool:
+    """Whether the tunnel still carries bytes both ways (the instance plays `answer`)."""
+    client.send(MASKED_PING)
+    return client.exactly(len(ANSWER)) == ANSWER
 
 
 def scrape(proxy: RunningProxy) -> dict[tuple[str, ...], float]:
@@ -267,3 +286,122 @@ class TestMetrics:
         assert (False, False, False) == ("instance_requests" in text, "anna" in text, TOKEN in text)
         if not accept:
             assert samples(text)
+
+
+class TestApi:
+    """What is going on, and ending it."""
+
+    def test_the_description_is_of_what_there_is(self, place: Place) -> None:
+        """Every path and method, and no other; every answer has the fields that are described."""
+        admin = AdminClient(place.start().admin_port)
+        document = admin.get("/api/v1/openapi.json").json
+        for template, operations in document["paths"].items():
+            filled = template.replace("{id}", "none").replace("{sub}", "none")
+            for method in ("get", "delete", "put", "post"):
+                status = admin.get(f"/api/v1{filled}", method=method.upper()).status
+                assert (status != 405) == (method in operations), (method, template)
+                assert status == 405 or str(status) in operations[method]["responses"], (method, template)
+
+    def test_routes_and_settings(self, place: Place) -> None:
+        """As they were read; what is secret is masked."""
+        proxy = place.start(ADMIN_TOKEN=ADMIN_TOKEN, LOG_LEVEL="debug", SERVER_NAMES="127.0.0.1,visa.test")
+        admin = AdminClient(proxy.admin_port, ADMIN_TOKEN)
+        config = admin.get("/api/v1/config")
+        settings = config.json["settings"]
+        assert ("debug", ["127.0.0.1", "visa.test"]) == (settings["LOG_LEVEL"], settings["SERVER_NAMES"])
+        assert ("********", None) == (settings["ADMIN_TOKEN"], settings["STORAGE_URL"])
+        assert ADMIN_TOKEN.encode() not in config.body
+        (route,) = admin.get("/api/v1/routes").json["routes"]
+        assert ("Jupyter", r"^/jupyter/(\d+).*", True) == (route["name"], route["match"], route["ws"])
+        assert 401 == AdminClient(proxy.admin_port).get("/api/v1/config").status
+
+    def test_sessions_and_instances(self, place: Place) -> None:
+        """Who, where, since when; found by user and instance."""
+        proxy = place.start()
+        admin = AdminClient(proxy.admin_port)
+        open_channels(place, proxy, 2)
+        proxy.wait(lambda: len(admin.get("/api/v1/sessions").json["sessions"]) == 2)
+        document = admin.get("/api/v1/openapi.json").json["components"]["schemas"]
+        for session in admin.get("/api/v1/sessions").json["sessions"]:
+            assert set(document["Session"]["properties"]) == set(session)
+            assert (7, 1, [socket.gethostname()]) == (
+                session["instance"],
+                session["connections"],
+                session["nodes"],
+            )
+        user = session["user"]
+        assert user.startswith("token:")
+        (instance,) = admin.get("/api/v1/instances").json["instances"]
+        assert set(document["Instance"]["properties"]) == set(instance)
+        assert (7, [user], 2) == (instance["id"], instance["users"], instance["sessions"])
+        for query, count in ((f"user={user}&instance=7", 2), ("user=ben", 0), ("instance=8", 0)):
+            assert count == len(admin.get(f"/api/v1/sessions?{query}").json["sessions"])
+
+    def test_a_session_is_ended(self, place: Place) -> None:
+        """On whatever worker: its browser gets a close frame, the others go on; the log says who asked."""
+        place.instance.play(answer)
+        proxy = place.start(WORKERS="2")
+        admin = AdminClient(proxy.admin_port)
+        channels = open_channels(place, proxy, 3)
+        proxy.wait(lambda: len(admin.get("/api/v1/sessions").json["sessions"]) == len(channels))
+        ids = {one["session"]: one["id"] for one in admin.get("/api/v1/sessions").json["sessions"]}
+        for session in ("S0", "S2"):
+            told = admin.get(f"/api/v1/sessions/{ids[session]}", method="DELETE", User_Agent="board")
+            assert (202, {"nodes": [socket.gethostname()]}) == (told.status, told.json)
+            client, _ = channels[session]
+            assert FAREWELL == client.exactly(len(FAREWELL))
+        proxy.wait(lambda: place.sessions() == {one: one not in ("S0", "S2") for one in channels})
+        assert answers(channels["S1"][0])
+        records = proxy.records("an administrator ends connections")
+        assert [("127.0.0.1", "board", ids["S0"]), ("127.0.0.1", "board", ids["S2"])] == [
+            (one["client"], one["user_agent"], one["session"]) for one in records
+        ]
+        for gone in (ids["S0"], "none", "%2e%2e"):
+            assert 404 == admin.get(f"/api/v1/sessions/{gone}", method="DELETE").status
+        foreign = admin.get(f"/api/v1/sessions/{ids['S1']}", method="DELETE", Origin="https://evil.example")
+        assert 403 == foreign.status
+        assert answers(channels["S1"][0])
+
+    def test_a_user_is_ended_on_all_nodes(self, place: Place, postgres: PostgresServer) -> None:
+        """Terminals, too; those of others go on. And one session, from the node that has it not."""
+        place.instance.play(answer)
+        url = postgres.create("admin")
+        token = f"e30.{base64.urlsafe_b64encode(b'{"sub": "anna/1"}').decode().rstrip('=')}.c2ln"
+        place.api.user(token, "anna")
+        nodes = [place.start(node=name, STORAGE_URL=url, OWNER_TIMEOUT_S="2.5") for name in ("one", "two")]
+        admins = [AdminClient(node.admin_port) for node in nodes]
+        kernels = [place.client(node) for node in nodes]
+        for number, client in enumerate(kernels):
+            target = path(f"/api/kernels/{KERNEL}/channels?session_id=N{number}")
+            assert 101 == client.ask(upgrade(target, token=token)).status
+        terminal, other = place.client(nodes[1]), place.client(nodes[1])
+        assert 101 == terminal.ask(upgrade(path("/terminals/websocket/1"), token=token)).status
+        assert 101 == other.ask(upgrade(path("/terminals/websocket/2"), token=TOKEN)).status
+        for node, admin in zip(nodes, admins, strict=True):
+            node.wait(partial(knows_sessions, admin, 2))
+        ids = {one["session"]: one["id"] for one in admins[0].get("/api/v1/sessions").json["sessions"]}
+        assert 202 == admins[0].get(f"/api/v1/sessions/{ids['N1']}", method="DELETE").status
+        assert FAREWELL == kernels[1].exactly(len(FAREWELL))
+        assert answers(kernels[0])
+        assert answers(terminal)
+        assert 202 == admins[0].get("/api/v1/users/anna%2F1/tunnels", method="DELETE").status
+        for client in (kernels[0], terminal):
+            assert FAREWELL == client.exactly(len(FAREWELL))
+        assert answers(other)
+        asked = [one["asked_by"] for one in nodes[1].records("connections are ended for an administrator")]
+        assert [f"127.0.0.1 at {socket.gethostname()}"] * 2 == asked
+
+    def test_without_the_journal(self, place: Place) -> None:
+        """What is here is ended all the same; what has to be looked up is not, and both are said."""
+        place.instance.play(answer)
+        proxy = place.start(STORAGE_DIR=str(place.directory / "proxy.log"))
+        admin = AdminClient(proxy.admin_port)
+        client = place.client(proxy)
+        assert 101 == client.ask(channel("S")).status
+        assert 503 == admin.get("/api/v1/sessions").status
+        assert 503 == admin.get("/api/v1/sessions/x", method="DELETE").status
+        assert answers(client)
+        user = f"token:{hashlib.sha256(TOKEN.encode()).hexdigest()[:16]}"
+        told = admin.get(f"/api/v1/users/{user}/tunnels", method="DELETE")
+        assert (503, "journal_unavailable") == (told.status, told.json["error"])
+        assert FAREWELL == client.exactly(len(FAREWELL))

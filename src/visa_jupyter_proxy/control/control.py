@@ -13,11 +13,13 @@ from typing import Final
 
 from visa_jupyter_proxy import __version__, logs, state
 from visa_jupyter_proxy.control import owners
+from visa_jupyter_proxy.control.admin.ending import end_here
 from visa_jupyter_proxy.control.admin.listener import Admin, AdminPortBusy
 from visa_jupyter_proxy.control.admin.listener import bind as bind_admin
 from visa_jupyter_proxy.control.admin.seen import Seen
 from visa_jupyter_proxy.control.admin.sums import Sums
 from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import StorageRefused
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
@@ -125,6 +127,7 @@ class Control:
             linger_s=settings.session_linger_s,
             heartbeat_s=owners.heartbeat_s(settings.owner_timeout_s),
             owner_timeout_s=settings.owner_timeout_s,
+            end=self._end,
         )
         upkeep = self._upkeep()
         loop = asyncio.get_running_loop()
@@ -154,7 +157,7 @@ class Control:
             api=api,
             is_draining=self._stop.is_set,
         )
-        return Admin(seen, listener)
+        return Admin(seen, listener, _journal(self._settings))
 
     async def _serve(
         self, listener: socket.socket, supervisor: Supervisor, notebooks: Notebooks, upkeep: Upkeep
@@ -288,8 +291,12 @@ class Control:
                 self._vigil.access_released(worker.number, message)
 
     def _end_tunnels(self, message: EndTunnels) -> None:
-        for worker in [] if self._supervisor is None else self._supervisor.workers:
-            worker.end_tunnels(message)
+        if self._supervisor is not None:
+            self._supervisor.end_tunnels(message)
+
+    def _end(self, ending: Ending) -> None:
+        assert self._supervisor is not None  # noqa: S101 -- made before the journal is looked at
+        end_here(self._supervisor, ending)
 
     def _lost(self, worker: WorkerProcess) -> None:
         assert self._notebooks is not None  # noqa: S101 -- likewise

@@ -127,6 +127,11 @@ class Ledger:
 
     # --- what is known --------------------------------------------------------------------------
 
+    def known(self, worker: int, tunnel: int) -> TunnelProgressed | TunnelEnded | None:
+        """Give what was heard last of an open connection."""
+        connection = self._connections.get((worker, tunnel))
+        return None if connection is None else connection.known
+
     def token(self, key: NotebookKey) -> str | None:
         """Give the newest token with which a connection of this session was opened."""
         carriers = self._carried.get(key) or [one for one in [self._lingering.get(key)] if one is not None]

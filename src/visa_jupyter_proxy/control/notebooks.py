@@ -20,6 +20,7 @@ from typing import Final
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST
+from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.records import Kind, Record
 from visa_jupyter_proxy.control.ledger import Ledger, storable
 from visa_jupyter_proxy.control.reporting import Reporting
@@ -58,7 +59,9 @@ class Notebooks:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
+        end: Callable[[Ending], None] = lambda _: None,
     ) -> None:
+        """`end` is called with what another node has ordered to be ended here; it must not raise."""
         self._monotonic = monotonic
         self._wall = wall
         self._ledger = Ledger(linger_s)
@@ -82,6 +85,7 @@ class Notebooks:
             largest_backlog=largest_backlog,
             monotonic=monotonic,
             wall=wall,
+            end=end,
         )
         self._wake = asyncio.Event()
         self._wakes_at = -math.inf
@@ -104,6 +108,8 @@ class Notebooks:
     def tunnel_progressed(self, worker: int, message: TunnelProgressed) -> None:
         """Take note of what has passed through a connection."""
         record = self._ledger.progressed(worker, message)
+        if message.is_for_a_look:
+            return
         # Another one comes in a minute: what waits for the journal is what cannot be said again.
         if record is not None and not self._writer.is_failing:
             self._add(record)
@@ -135,6 +141,10 @@ class Notebooks:
     def connections(self) -> int:
         """How many connections of notebook sessions are open on the workers of this process."""
         return len(self._ledger)
+
+    def known(self, worker: int, tunnel: int) -> TunnelProgressed | TunnelEnded | None:
+        """Give what was heard last of an open connection; None when it is not here, or all is unknown."""
+        return self._ledger.known(worker, tunnel)
 
     @property
     def lingering(self) -> int:

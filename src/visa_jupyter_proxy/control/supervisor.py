@@ -15,7 +15,7 @@ import msgspec
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.workers import WorkerProcess
-from visa_jupyter_proxy.mailbox import Message, Start
+from visa_jupyter_proxy.mailbox import EndTunnels, Message, Start
 from visa_jupyter_proxy.tally import Tally
 
 _START_S: Final = 30.0
@@ -130,6 +130,17 @@ class Supervisor:
             await asyncio.gather(*self._tasks)
         if self._tally is not None:
             self._tally.close()
+
+    def end_tunnels(self, message: EndTunnels, worker: int | None = None) -> None:
+        """Have all workers end tunnels that fit, or the one of that number."""
+        for one in self.workers:
+            if worker in (None, one.number):
+                one.end_tunnels(message)
+
+    def look(self) -> None:
+        """Have all workers tell what has passed through kernel channels."""
+        for one in self.workers:
+            one.look()
 
     def kill(self) -> None:
         """End all processes at once."""

@@ -16,6 +16,7 @@ from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.mailbox import (
     Drain,
     EndTunnels,
+    LookAtTunnels,
     Mailbox,
     Message,
     Ping,
@@ -92,6 +93,11 @@ class WorkerProcess:
         """Ask the worker to finish within `seconds` and exit."""
         if self._mailbox is not None:
             self._mailbox.send(Drain(seconds=seconds))
+
+    def look(self) -> None:
+        """Have the worker tell at once what has passed through kernel channels."""
+        if self._mailbox is not None:
+            self._mailbox.send(LookAtTunnels())
 
     def end_tunnels(self, message: EndTunnels) -> None:
         """Have the worker end tunnels; their ends follow as messages of theirs."""

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST, Backlog
+from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.journal.records import Due, Ended, Opened, Record, new_id
 from visa_jupyter_proxy.control.neighbours import Neighbours
@@ -90,14 +91,19 @@ class Writer:
         largest_backlog: int = LARGEST,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
+        end: Callable[[Ending], None],
     ) -> None:
-        """`linger_s`: how long the connections of an owner that has stopped carry their sessions on."""
+        """`linger_s`: how long the connections of an owner that has stopped carry their sessions on.
+
+        `end` is called with what another node was asked to have ended here; it must not raise.
+        """
         self.owner = new_id()
         """Id of this process's row among the owners; a new one when it was declared dead."""
         self._journal = journal
         self._author = author
         self._heartbeat_s = heartbeat_s
         self._lease_s = owner_timeout_s / 2
+        self._end = end
         self._monotonic = monotonic
         self._wall = wall
         self._backlog = Backlog(largest_backlog)
@@ -267,6 +273,8 @@ class Writer:
         if waiting:
             self._author.unblock(await self._journal.blocked(self.owner, waiting))
         self._author.beaten()
+        for ending in await self._journal.endings(self.owner, self._wall()):
+            self._end(ending)
 
     # --- when the journal does not do what we want ---------------------------------------------
 

@@ -23,6 +23,8 @@ class Progress:
     def __init__(self, tell: Callable[[TunnelProgressed], None]) -> None:
         self._tell = tell
         self._second = 0
+        self._seen: dict[int, int] = {}
+        """Number of a channel -> bytes both ways, at the last look."""
 
     def tick(self, connections: Iterable[object], now: float, at: float) -> None:
         """Tell of those whose second it is, if something has passed; `now` and `at` are the same moment."""
@@ -32,6 +34,19 @@ class Progress:
                 number = one.origin.notebook
                 if number % PROGRESS_S == self._second and one.has_progressed():
                     self._tell(tunnel_progressed(one, number, now, at))
+
+    def look(self, connections: Iterable[object], now: float, at: float) -> None:
+        """Tell of all through which something has passed since the last look, for somebody who looks."""
+        seen = {}
+        for one in connections:
+            if isinstance(one, Tunnel) and one.origin.notebook is not None:
+                number = one.origin.notebook
+                seen[number] = one.down.received + one.up.received
+                if seen[number] != self._seen.get(number):
+                    message = tunnel_progressed(one, number, now, at)
+                    message.is_for_a_look = True
+                    self._tell(message)
+        self._seen = seen
 
 
 class Holdings:

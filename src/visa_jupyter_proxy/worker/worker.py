@@ -18,6 +18,7 @@ from visa_jupyter_proxy import logs, metrics, state
 from visa_jupyter_proxy.mailbox import (
     Drain,
     EndTunnels,
+    LookAtTunnels,
     Mailbox,
     Message,
     Ping,
@@ -184,6 +185,10 @@ class Worker:
                 connection.drain()
         self._look_for_end(departure)
 
+    def look(self) -> None:
+        """Tell what has passed through kernel channels."""
+        self._progress.look(self._connections, self._loop.time(), time.time())
+
     def end_tunnels(self, message: EndTunnels) -> None:
         """End those that are meant."""
         end_tunnels(message, self._connections, self._authorization, self._loop.time())
@@ -276,6 +281,8 @@ class _Life:
                 mailbox.send(Pong(number=number))
             case Drain(seconds=seconds):
                 self._end(seconds)
+            case LookAtTunnels() if self._worker is not None:
+                self._worker.look()
             case EndTunnels() if self._worker is not None:
                 self._worker.end_tunnels(message)
             case ShowState() if self._worker is not None:

@@ -11,8 +11,13 @@ from aiohttp import web
 from visa_jupyter_proxy import logs, metrics
 from visa_jupyter_proxy.control.admin import health
 from visa_jupyter_proxy.control.admin.access import Access
+from visa_jupyter_proxy.control.admin.api import Api
+from visa_jupyter_proxy.control.admin.ending import Endings
 from visa_jupyter_proxy.control.admin.exposition import Exposition
 from visa_jupyter_proxy.control.admin.seen import Seen
+from visa_jupyter_proxy.control.admin.sessions import OpenSessions
+from visa_jupyter_proxy.control.admin.turns import Turns
+from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.settings import PREFIX, Settings
 
 _LOOK_S: Final = 1.0
@@ -68,12 +73,15 @@ def _bound(host: str, port: int) -> socket.socket:
 class Admin:
     """The admin listener of one control process, from `start` to `stop`."""
 
-    def __init__(self, seen: Seen, sock: socket.socket) -> None:
-        """`sock` is what `bind` gave; it is closed by `stop`."""
+    def __init__(self, seen: Seen, sock: socket.socket, journal: Journal) -> None:
+        """`sock` is what `bind` gave, `journal` the listener's own; both are closed by `stop`."""
         self._seen = seen
         self._sock = sock
         self._access = Access(seen.settings.admin_host, seen.settings.admin_token)
         self._exposition = Exposition(seen)
+        self._journal = Turns(journal)
+        sessions = OpenSessions(self._journal, seen.notebooks, seen.supervisor)
+        self._api = Api(seen, sessions, Endings(self._journal, seen.notebooks, seen.supervisor))
         self._runner = web.AppRunner(
             self._application(), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S
         )
@@ -98,6 +106,7 @@ class Admin:
             self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
         await self._runner.cleanup()
+        await self._journal.close()
         self._sock.close()
 
     def _application(self) -> web.Application:
@@ -105,6 +114,7 @@ class Admin:
         application.router.add_get("/health/live", self._live)
         application.router.add_get("/health/ready", self._ready)
         application.router.add_get("/metrics", self._metrics)
+        self._api.add_to(application.router)
         return application
 
     @web.middleware

@@ -162,3 +162,18 @@ acceptances: Final = Table(
 )
 """How often the VISA API has accepted a token of a user for an instance, on nodes that share the journal:
 they tell each other so now and then, while it lasts. `writer` is who has counted last."""
+
+endings: Final = Table(
+    "endings",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    # Who has the connections, and takes the row out with its next heartbeat.
+    Column("owner", _ID, nullable=False),
+    Column("worker", Integer),
+    Column("tunnel", BigInteger),
+    Column("user_id", Text),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", _TIME, nullable=False),
+    Index("endings_owner", "owner"),
+)
+"""Orders of an administrator: end that tunnel of that worker, or all of that user."""

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import BindParameter, Connection, bindparam, insert, select, update
 
-from visa_jupyter_proxy.control.journal import takeover, writing
+from visa_jupyter_proxy.control.journal import endings, takeover, writing
+from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import OwnerGone
 from visa_jupyter_proxy.control.journal.records import Due, Record
 from visa_jupyter_proxy.control.journal.schema import owners
@@ -157,6 +158,10 @@ class Journal:
             return takeover.adopt(connection, owner)
 
         return await self.transact(work)
+
+    async def endings(self, owner: str, at: float) -> list[Ending]:
+        """Take out what somebody has ordered `owner` to end."""
+        return await self.transact(lambda connection: endings.take(connection, owner, at))
 
     async def stop(self, owner: str, at: float) -> None:
         """Record that an owner has stopped; what it left pending is for others to adopt."""

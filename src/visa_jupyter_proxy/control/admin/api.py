@@ -1,0 +1,159 @@
+"""`/api/v1`: what is going on, for programs and for the board; and the two things that can be done.
+
+Every answer is JSON. `openapi` describes all of it, and a test compares.
+"""
+
+import socket
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from visa_jupyter_proxy import __version__, logs
+from visa_jupyter_proxy.control.admin.ending import Endings
+from visa_jupyter_proxy.control.admin.openapi import document
+from visa_jupyter_proxy.control.admin.seen import Seen
+from visa_jupyter_proxy.control.admin.sessions import OpenSessions, Session, instances
+from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
+from visa_jupyter_proxy.routes import PLACEHOLDER, Route
+from visa_jupyter_proxy.settings import FIELDS
+
+PREFIX: Final = "/api/v1"
+
+_MASK: Final = "********"
+
+
+class Api:
+    """The answers of one listener."""
+
+    def __init__(self, seen: Seen, sessions: OpenSessions, endings: Endings) -> None:
+        self._seen = seen
+        self._sessions = sessions
+        self._endings = endings
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Enter all paths."""
+        router.add_get(f"{PREFIX}/sessions", self.sessions)
+        router.add_delete(f"{PREFIX}/sessions/{{id}}", self.end_session)
+        router.add_delete(f"{PREFIX}/users/{{sub}}/tunnels", self.end_user)
+        router.add_get(f"{PREFIX}/instances", self.instances)
+        router.add_get(f"{PREFIX}/routes", self.routes)
+        router.add_get(f"{PREFIX}/config", self.config)
+        router.add_get(f"{PREFIX}/openapi.json", self.openapi)
+
+    async def sessions(self, request: web.Request) -> web.StreamResponse:
+        """Give the open sessions, all or those that fit."""
+        user, instance = request.query.get("user"), request.query.get("instance")
+        found = [
+            session
+            for session in await self._read()
+            if user in (None, session.user) and instance in (None, str(session.instance))
+        ]
+        return answer({"sessions": found})
+
+    async def instances(self, _request: web.Request) -> web.StreamResponse:
+        """Give the instances that have open sessions."""
+        return answer({"instances": instances(await self._read())})
+
+    async def routes(self, _request: web.Request) -> web.StreamResponse:
+        """Give the services of proxy.conf.json, as they were read."""
+        return answer({"routes": [_shown(route) for route in self._seen.routes]})
+
+    async def config(self, _request: web.Request) -> web.StreamResponse:
+        """Give the settings in force; secrets are masked."""
+        settings = self._seen.settings
+        values = {
+            name.upper(): _MASK
+            if name in settings.secrets and getattr(settings, name) is not None
+            else _plain(getattr(settings, name))
+            for name in FIELDS
+        }
+        return answer({"version": __version__, "settings": values})
+
+    async def openapi(self, _request: web.Request) -> web.StreamResponse:
+        """Give the description of all this."""
+        return answer(document())
+
+    async def end_session(self, request: web.Request) -> web.StreamResponse:
+        """End the connections of one session, wherever they are."""
+        session = request.match_info["id"]
+        try:
+            nodes = await self._endings.session(session, _asks(request))
+        except JournalUnavailable as error:
+            return _unavailable(error, "The session was not ended: the journal cannot be used.")
+        if nodes is None:
+            return refused(404, "session_not_found", "There is no such open session.")
+        _note(request, session=session)
+        return answer({"nodes": nodes}, status=202)
+
+    async def end_user(self, request: web.Request) -> web.StreamResponse:
+        """End all connections of one user, wherever they are."""
+        user = request.match_info["sub"]
+        _note(request, user=user)
+        try:
+            nodes = await self._endings.user(user, _asks(request))
+        except JournalUnavailable as error:
+            return _unavailable(error, "They are ended here; other nodes could not be told.")
+        return answer({"nodes": nodes}, status=202)
+
+    async def _read(self) -> list[Session]:
+        try:
+            return await self._sessions.all()
+        except JournalUnavailable as error:
+            raise web.HTTPServiceUnavailable(reason="Journal Unavailable") from error
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """Make an answer."""
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def refused(status: int, error: str, message: str) -> web.Response:
+    """Make an answer that says what is wrong."""
+    return answer({"error": error, "message": message}, status=status)
+
+
+def _unavailable(error: JournalUnavailable, message: str) -> web.Response:
+    logs.get().warning("an administrator could not be served: the journal cannot be used", cause=str(error))
+    return refused(503, "journal_unavailable", message)
+
+
+def _asks(request: web.Request) -> str:
+    """Name who asks, as well as can be known: there is one token for all."""
+    return f"{request.remote or 'unknown'} at {socket.gethostname()}"
+
+
+def _note(request: web.Request, **what: str) -> None:
+    agent = request.headers.get("User-Agent", "")[:256]
+    logs.get().notice(
+        "an administrator ends connections",
+        client=request.remote,
+        user_agent=logs.without_tokens(agent),
+        **what,
+    )
+
+
+def _shown(route: Route) -> dict[str, Any]:
+    """Write a route as proxy.conf.json does; what `setHeaders` sets may be a secret."""
+    return {
+        "match": route.match,
+        "type": route.type,
+        "name": route.name,
+        "remotePort": route.remote_port,
+        "ws": route.ws,
+        "pathRewrite": {rule.pattern: rule.replacement for rule in route.path_rewrite},
+        "remoteScheme": route.remote_scheme,
+        "remoteCa": route.remote_ca,
+        "remoteVerify": route.remote_verify,
+        "setHeaders": {
+            name: value if PLACEHOLDER.fullmatch(value) else _MASK for name, value in route.set_headers
+        },
+        "maxBodyBytes": route.max_body_bytes,
+        "stripCredentials": route.strip_credentials,
+    }
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return [*value] if isinstance(value, tuple) else str(value)

@@ -1,0 +1,92 @@
+"""Ending live connections for an administrator: here at once, on other nodes with their next heartbeat.
+
+What is ended is a connection, not a right: a browser that VISA still lets in may come back. So the grants
+are forgotten, too, and VISA is asked again.
+"""
+
+import time
+from typing import Final
+
+from sqlalchemy import Connection
+
+from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.control.admin.turns import Turns
+from visa_jupyter_proxy.control.journal import endings
+from visa_jupyter_proxy.control.journal.endings import Ending
+from visa_jupyter_proxy.control.notebooks import Notebooks
+from visa_jupyter_proxy.control.supervisor import Supervisor
+from visa_jupyter_proxy.mailbox import EndTunnels
+
+POLICY_VIOLATION: Final = 1008
+"""Close code (RFC 6455 7.4.1): nothing is wrong with what the browser sent, and trying again is no help."""
+
+REASON: Final = "ended by an administrator"
+
+
+def end_here(supervisor: Supervisor, ending: Ending) -> None:
+    """Have the workers of this node end what is ordered, and say so in the log."""
+    logs.get().notice(
+        "connections are ended for an administrator",
+        asked_by=ending.asked_by,
+        user=ending.user,
+        worker=ending.worker,
+        tunnel=ending.tunnel,
+    )
+    message = EndTunnels(
+        user=ending.user,
+        notebook=ending.tunnel,
+        code=POLICY_VIOLATION,
+        reason=REASON,
+        forget_grants=True,
+    )
+    supervisor.end_tunnels(message, ending.worker)
+
+
+class Endings:
+    """Orders of administrators."""
+
+    def __init__(self, journal: Turns, notebooks: Notebooks, supervisor: Supervisor) -> None:
+        self._journal = journal
+        self._notebooks = notebooks
+        self._supervisor = supervisor
+
+    async def session(self, session: str, asked_by: str) -> list[str] | None:
+        """End the connections of an open session; give the nodes that have them, None without such a session.
+
+        Raises `JournalUnavailable`.
+        """
+
+        def work(connection: Connection) -> list[tuple[str, str, Ending]] | None:
+            rows = endings.running(connection, session)
+            found = [
+                (row.node, row.owner, Ending(row.worker, row.tunnel, None, asked_by))
+                for row in rows
+                if row.left_at is None
+            ]
+            elsewhere = [(owner, ending) for _, owner, ending in found if owner != self._notebooks.owner]
+            endings.order(connection, elsewhere, time.time())
+            return found if rows else None
+
+        found = await self._journal.transact(work)
+        if found is None:
+            return None
+        for _, owner, ending in found:
+            if owner == self._notebooks.owner:
+                end_here(self._supervisor, ending)
+        return sorted({node for node, _, _ in found})
+
+    async def user(self, user: str, asked_by: str) -> list[str]:
+        """End all connections of a user: here at once, whatever the journal does; give the nodes that know.
+
+        Raises `JournalUnavailable` when other nodes could not be told.
+        """
+        ending = Ending(None, None, user, asked_by)
+        end_here(self._supervisor, ending)
+
+        def work(connection: Connection) -> list[str]:
+            alive = endings.alive(connection)
+            others = [(owner, ending) for owner in alive if owner != self._notebooks.owner]
+            endings.order(connection, others, time.time())
+            return sorted({*alive.values()})
+
+        return await self._journal.transact(work)

@@ -1,0 +1,157 @@
+"""The OpenAPI description of `/api/v1` (OpenAPI 3.1)."""
+
+from typing import Any, Final
+
+from visa_jupyter_proxy import __version__
+
+_TIME: Final = {"type": "number", "description": "Unix time in seconds"}
+_TIME_OR_NULL: Final = {"type": ["number", "null"], "description": "Unix time in seconds"}
+_TEXT: Final = {"type": "string"}
+_COUNT: Final = {"type": "integer"}
+_TEXTS: Final = {"type": "array", "items": _TEXT}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [*properties], "properties": properties}
+
+
+_SCHEMAS: Final[dict[str, Any]] = {
+    "Session": _object(
+        {
+            "id": _TEXT,
+            "user": {"type": "string", "description": "`sub` of the token, or a digest of one without"},
+            "instance": _COUNT,
+            "kernel": _TEXT,
+            "session": _TEXT,
+            "since": _TIME,
+            "lastInteraction": {**_TIME_OR_NULL, "description": "when the browser last sent a message"},
+            "messagesUp": {"type": "integer", "description": "from the browser"},
+            "messagesDown": _COUNT,
+            "bytesUp": _COUNT,
+            "bytesDown": _COUNT,
+            "connections": {"type": "integer", "description": "0 while its browser may come back"},
+            "nodes": _TEXTS,
+        }
+    ),
+    "Instance": _object(
+        {
+            "id": _COUNT,
+            "users": _TEXTS,
+            "sessions": _COUNT,
+            "connections": _COUNT,
+            "lastInteraction": _TIME_OR_NULL,
+            "bytesUp": _COUNT,
+            "bytesDown": _COUNT,
+        }
+    ),
+    "Error": _object({"error": _TEXT, "message": _TEXT}),
+}
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _list(name: str, of: str) -> dict[str, Any]:
+    return _object({name: {"type": "array", "items": _reference(of)}})
+
+
+def _failures(**described: str) -> dict[str, Any]:
+    common = {
+        "401": "no token, or another one than ADMIN_TOKEN",
+        "403": "asked by a page of another site",
+        "421": "without ADMIN_TOKEN: not asked under a name of this machine",
+    }
+    told = common | {status.removeprefix("_"): text for status, text in described.items()}
+    return {status: _answer(text, _reference("Error")) for status, text in told.items()}
+
+
+def _operation(summary: str, answers: dict[str, Any], *parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": summary, "parameters": [*parameters], "responses": answers}
+
+
+def _in(where: str, name: str, description: str) -> dict[str, Any]:
+    return {
+        "in": where,
+        "name": name,
+        "required": where == "path",
+        "description": description,
+        "schema": _TEXT,
+    }
+
+
+_UNAVAILABLE: Final = "the journal cannot be used"
+_ORDERED: Final = _answer("ordered; other nodes obey within a heartbeat", _object({"nodes": _TEXTS}))
+
+
+def document() -> dict[str, Any]:
+    """Make the description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "visa-jupyter-proxy",
+            "version": __version__,
+            "description": "What the proxy does at the moment, and ending it. On the admin listener alone.",
+        },
+        "servers": [{"url": "/api/v1"}],
+        "security": [{"token": []}, {}],
+        "paths": {
+            "/sessions": {
+                "get": _operation(
+                    "Open notebook sessions of all nodes, the newest first",
+                    {
+                        "200": _answer("sessions", _list("sessions", "Session")),
+                        **_failures(_503=_UNAVAILABLE),
+                    },
+                    _in("query", "user", "only those of this user"),
+                    _in("query", "instance", "only those on this instance"),
+                )
+            },
+            "/sessions/{id}": {
+                "delete": _operation(
+                    "End the connections of a session; a browser that VISA lets in may come back",
+                    {"202": _ORDERED, **_failures(_404="no such open session", _503=_UNAVAILABLE)},
+                    _in("path", "id", "of the session"),
+                )
+            },
+            "/users/{sub}/tunnels": {
+                "delete": _operation(
+                    "End all WebSockets of a user, those of terminals and printing included",
+                    {"202": _ORDERED, **_failures(_503="ended here, other nodes could not be told")},
+                    _in("path", "sub", "`user` of a session"),
+                )
+            },
+            "/instances": {
+                "get": _operation(
+                    "Instances with open sessions",
+                    {
+                        "200": _answer("instances", _list("instances", "Instance")),
+                        **_failures(_503=_UNAVAILABLE),
+                    },
+                )
+            },
+            "/routes": {
+                "get": _operation(
+                    "The services of proxy.conf.json; fixed values of setHeaders are masked",
+                    {"200": _answer("routes", {"type": "object"}), **_failures()},
+                )
+            },
+            "/config": {
+                "get": _operation(
+                    "The settings in force; secrets are masked",
+                    {"200": _answer("settings", {"type": "object"}), **_failures()},
+                )
+            },
+            "/openapi.json": {
+                "get": _operation("This", {"200": _answer("OpenAPI 3.1", {"type": "object"}), **_failures()})
+            },
+        },
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
