@@ -363,6 +363,37 @@ class TestPages:
 
         talking(conversation)
 
+    def test_a_token_of_a_shorter_life(self) -> None:
+        """To see them rotate; what is no number of seconds is refused."""
+
+        async def conversation(talk: Talk) -> None:
+            response, _ = await talk.ask("GET", "/sign-in?user=ada&lifetime=5")
+            token = response.cookies["access_token"].value
+            assert ADA == talk.tokens.verify(token)
+            talk.clock.time += 5
+            assert talk.tokens.verify(token) is None
+            response, _ = await talk.ask("GET", "/sign-in?user=ada&lifetime=-5")
+            assert 400 == response.status
+
+        talking(conversation)
+
+    def test_an_instance_can_be_given_away(self) -> None:
+        """To see what becomes of its owner, who is a member from then on."""
+
+        async def conversation(talk: Talk) -> None:
+            response, _ = await talk.ask("POST", "/give?instance=1&user=emmy")
+            assert 200 == response.status
+            path = "/api/jupyter/instances/1"
+            assert [404, 200] == [await talk.status("GET", path, user) for user in (ADA, EMMY)]
+            account = await talk.data("/api/account/instances/1", ADA)
+            assert "USER" == account["membership"]["role"]
+            for query in ("instance=9&user=emmy", "instance=x&user=emmy", "instance=1&user=nobody"):
+                assert 404 == await talk.status("POST", f"/give?{query}", None)
+            _, page = await talk.ask("GET", "/")
+            assert b"Give to Ada" in page
+
+        talking(conversation)
+
     def test_an_unknown_user_is_told_who_there_is(self) -> None:
         """The answer names the users."""
 

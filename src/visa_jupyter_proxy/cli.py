@@ -93,11 +93,18 @@ def demo(
         Path | None, typer.Option("--logs", help="Directory in which the output of all parts remains.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the links as one line of JSON.")] = False,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the proxy, such as `RECHECK_S=5`."),
+    ] = None,
 ) -> None:
     """Start a stand-in VISA, a JupyterLab for each instance, and the proxy; Ctrl-C ends it all."""
     from visa_jupyter_proxy.demo import run  # noqa: PLC0415 -- only this command needs the extra [demo]
 
-    raise typer.Exit(run(port=port, api_port=api_port, logs=logs_to, as_json=as_json))
+    pairs = dict(pair.partition("=")[::2] for pair in changed or ())
+    if not all(pairs.values()):
+        raise typer.BadParameter("write NAME=VALUE", param_hint="--set")
+    raise typer.Exit(run(port=port, api_port=api_port, logs=logs_to, as_json=as_json, settings=pairs))
 
 
 def main() -> None:

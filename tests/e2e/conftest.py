@@ -15,7 +15,9 @@ CHROMIUM = "/usr/bin/chromium"
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     """VISA, two JupyterLabs and the proxy, as `visa-jupyter-proxy demo` starts them."""
-    with RunningDemo.start(tmp_path_factory.mktemp("demo")) as running:
+    # Short periods, for `test_live_access`; JupyterLab asks for something every 10 s.
+    logs = tmp_path_factory.mktemp("demo")
+    with RunningDemo.start(logs, RECHECK_S="2", ACCESS_GRACE_S="30") as running:
         start = Start(lambda: states(running.proxy_pid, running.logs / "proxy.log"))
         yield running
         start.wait_until_back()

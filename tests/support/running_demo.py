@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 COMMAND = [sys.executable, "-m", "visa_jupyter_proxy", "demo"]
 
@@ -54,10 +54,11 @@ class RunningDemo:
         self.logs = Path(summary["logs"])
 
     @classmethod
-    def start(cls, logs: Path, *, port: int = 0, api_port: int = 0) -> Self:
-        """Start the demo on free ports, and wait until it says that it is ready."""
+    def start(cls, logs: Path, *, port: int = 0, api_port: int = 0, **settings: str) -> Self:
+        """Start the demo on free ports, with such settings of the proxy; wait until it is ready."""
         logs.mkdir(parents=True, exist_ok=True)
         options = ["--json", "--port", str(port), "--api-port", str(api_port), "--logs", str(logs)]
+        options += [f"--set={name}={value}" for name, value in settings.items()]
         with (logs / "demo.log").open("wb") as log:
             process = subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=log)  # noqa: S603 -- ours
         assert process.stdout is not None
@@ -117,12 +118,27 @@ class RunningDemo:
         finally:
             connection.close()
 
-    def token(self, user: str) -> str:
+    def token(self, user: str, *, lifetime_s: int = 3600) -> str:
         """Return a fresh token of `user`, as signing in gives it."""
-        with urlopen(f"{self.visa}/sign-in?user={user}") as response:  # noqa: S310 -- http, ours
+        url = f"{self.visa}/sign-in?user={user}&lifetime={lifetime_s}"
+        with urlopen(url) as response:  # noqa: S310 -- http, ours
             found = re.match(r"access_token=([^;]+)", response.headers["Set-Cookie"])
         assert found is not None
         return found[1]
+
+    def give(self, instance_id: int, user: str) -> None:
+        """Make `user` the owner of an instance; the one before is its member from then on."""
+        url = f"{self.visa}/give?instance={instance_id}&user={user}"
+        with urlopen(Request(url, method="POST")) as response:  # noqa: S310 -- http, ours
+            assert response.status == 200
+
+    def last_seen_at(self, instance_id: int) -> str | None:
+        """Tell when somebody has last used an instance, as VISA shows it to a member."""
+        url = f"{self.visa}/api/account/instances/{instance_id}"
+        request = Request(url, headers={"Authorization": f"Bearer {self.token('emmy')}"})  # noqa: S310 -- ours
+        with urlopen(request) as response:  # noqa: S310 -- http, ours
+            seen: str | None = json.load(response)["data"]["lastSeenAt"]
+        return seen
 
     def recorded(self, what: str) -> list[dict[str, Any]]:
         """Return what VISA has recorded: `sessions` or `calls`, oldest first."""

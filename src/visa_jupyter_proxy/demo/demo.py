@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,12 +54,20 @@ class Addresses:
         return f"http://{INSTANCE_HOSTS[instance_id]}:{self.jupyter_port}/jupyter/{instance_id}"
 
 
-def run(*, port: int = 8088, api_port: int = 8086, logs: Path | None = None, as_json: bool = False) -> int:
+def run(
+    *,
+    port: int = 8088,
+    api_port: int = 8086,
+    logs: Path | None = None,
+    as_json: bool = False,
+    settings: Mapping[str, str] | None = None,
+) -> int:
     """Run the demo until SIGINT, SIGTERM or SIGHUP, and return the exit status.
 
     `port` is the proxy's and `api_port` the stand-in VISA's; 0, or one that is taken, means another one.
     `logs` is a directory, made if need be, in which the output of all parts remains, with each request
-    that a JupyterLab got. `as_json` prints the links as one line of JSON.
+    that a JupyterLab got. `as_json` prints the links as one line of JSON. `settings` are further ones of the
+    proxy, by their names without the prefix.
     Status 0 when it was told to stop, 1 when a part failed, 2 when something is missing.
     """
     if find_spec("jupyterlab") is None:
@@ -70,20 +78,23 @@ def run(*, port: int = 8088, api_port: int = 8086, logs: Path | None = None, as_
     orphans = Orphans()
     try:
         orphans.adopt()
-        asyncio.run(_until_told(_addresses(port, api_port), logs, orphans, as_json=as_json))
+        at = _addresses(port, api_port)
+        asyncio.run(_until_told(at, logs, orphans, as_json=as_json, settings=settings or {}))
     except (PartFailed, OSError) as error:
         _say(str(error))
         return 1
     return 0
 
 
-async def _until_told(at: Addresses, logs: Path | None, orphans: Orphans, *, as_json: bool) -> None:
+async def _until_told(
+    at: Addresses, logs: Path | None, orphans: Orphans, *, as_json: bool, settings: Mapping[str, str]
+) -> None:
     told = asyncio.Event()
     for number in _STOPPING:
         # Once is enough: what stops has its own deadline, and must not be interrupted.
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     with tempfile.TemporaryDirectory(prefix="visa-demo-") as folder:
-        demo = _Demo(at, Path(folder), logs, as_json=as_json)
+        demo = _Demo(at, Path(folder), logs, as_json=as_json, settings=settings)
         try:
             await first(demo.run(), told.wait())
         finally:
@@ -92,7 +103,9 @@ async def _until_told(at: Addresses, logs: Path | None, orphans: Orphans, *, as_
 
 
 class _Demo:
-    def __init__(self, at: Addresses, folder: Path, logs: Path | None, *, as_json: bool) -> None:
+    def __init__(
+        self, at: Addresses, folder: Path, logs: Path | None, *, as_json: bool, settings: Mapping[str, str]
+    ) -> None:
         self._at = at
         self._as_json = as_json
         self._logs = logs or folder / "logs"
@@ -113,7 +126,7 @@ class _Demo:
             )
             for number, host in INSTANCE_HOSTS.items()
         }
-        self._proxy = _proxy(at, folder / "proxy", self._logs / "proxy.log")
+        self._proxy = _proxy(at, folder / "proxy", self._logs / "proxy.log", settings)
 
     async def run(self) -> None:
         """Start everything and say so; then wait for what should not happen. Raises `PartFailed`."""
@@ -183,7 +196,7 @@ def _instances() -> list[Instance]:
     ]
 
 
-def _proxy(at: Addresses, folder: Path, log: Path) -> Part:
+def _proxy(at: Addresses, folder: Path, log: Path, more: Mapping[str, str]) -> Part:
     folder.mkdir()
     routes = folder / "proxy.conf.json"
     routes.write_text(
@@ -207,6 +220,7 @@ def _proxy(at: Addresses, folder: Path, log: Path) -> Part:
         "INSTANCE_NETWORKS": "127.0.0.0/8",
         "STORAGE_DIR": str(folder / "data"),
         "CONFIG_FILE": str(routes),
+        **more,
     }
     prefix = "VISA_JUPYTER_PROXY_"
     env = {name: value for name, value in os.environ.items() if not name.startswith(prefix)}

@@ -1,11 +1,12 @@
 """A stand-in for VISA Web: users sign in with a link, see their instances and what was recorded."""
 
+import re
 from html import escape
 from typing import Final
 
 from aiohttp import web
 
-from visa_jupyter_proxy.demo.accounts import User
+from visa_jupyter_proxy.demo.accounts import LIFETIME_S, User
 from visa_jupyter_proxy.demo.visa import Instance, NotebookRow, Visa, iso
 
 COOKIE: Final = "access_token"
@@ -26,7 +27,7 @@ _PAGE: Final = """<!doctype html>
 <p>{whoami}</p>
 <h2>Instances</h2>
 <table>
-<tr><th>Instance<th>Name<th>Owner<th>State<th>
+<tr><th>Instance<th>Name<th>Owner<th>State<th><th>
 {instances}
 </table>
 <h2>Notebook sessions</h2>
@@ -55,6 +56,7 @@ class Pages:
         application.router.add_get("/", self._start)
         application.router.add_get("/sign-in", self._sign_in)
         application.router.add_get("/sign-out", self._sign_out)
+        application.router.add_post("/give", self._give)
         application.router.add_get("/sessions", self._sessions)
         application.router.add_get("/calls", self._calls)
         application.add_subapp("/api", self._visa.application())
@@ -63,20 +65,28 @@ class Pages:
     async def _start(self, request: web.Request) -> web.Response:
         page = _PAGE.format(
             whoami=_whoami(self._visa.tokens.verify(request.cookies.get(COOKIE, ""))),
-            instances="\n".join(map(_instance_row, self._visa.instances.values())),
+            instances="\n".join(self._instance_row(one) for one in self._visa.instances.values()),
             notebooks="\n".join(map(_notebook_row, reversed(self._visa.notebooks)))
             or "<tr><td colspan=5>None yet",
         )
         return web.Response(text=page, content_type="text/html")
 
     async def _sign_in(self, request: web.Request) -> web.Response:
-        user = self._users.get(request.query.get("user", ""))
-        if user is None:
-            raise web.HTTPNotFound(text=f"There is no such user; there are: {', '.join(self._users)}\n")
+        user = self._user(request)
+        lifetime = request.query.get("lifetime", str(LIFETIME_S))
+        if not re.fullmatch(r"[0-9]{1,6}", lifetime):
+            raise web.HTTPBadRequest(text="lifetime must be a number of seconds\n")
+        token = self._visa.tokens.sign(user, lifetime_s=int(lifetime))
         response = _go_to(self._target(request.query.get("next")))
         # As VISA Web does it, though from JavaScript (hence not HttpOnly); not Secure: this is plain HTTP.
-        response.set_cookie(COOKIE, self._visa.tokens.sign(user), path="/", samesite="Strict")
+        response.set_cookie(COOKIE, token, path="/", samesite="Strict")
         return response
+
+    async def _give(self, request: web.Request) -> web.Response:
+        user, number = self._user(request), request.query.get("instance", "")
+        if not re.fullmatch(r"[0-9]{1,18}", number) or not self._visa.give(int(number), user):
+            raise web.HTTPNotFound(text="There is no such instance\n")
+        return _go_to("/")
 
     async def _sign_out(self, _request: web.Request) -> web.Response:
         response = _go_to("/")
@@ -88,6 +98,26 @@ class Pages:
 
     async def _calls(self, _request: web.Request) -> web.Response:
         return web.json_response([call.as_json() for call in self._visa.calls])
+
+    def _user(self, request: web.Request) -> User:
+        user = self._users.get(request.query.get("user", ""))
+        if user is None:
+            raise web.HTTPNotFound(text=f"There is no such user; there are: {', '.join(self._users)}\n")
+        return user
+
+    def _instance_row(self, instance: Instance) -> str:
+        owner, name = instance.owner, escape(instance.name)
+        link = f"/sign-in?user={owner.login}&amp;next=/jupyter/{instance.id}/lab"
+        others = (user for user in self._users.values() if user != owner)
+        gifts = (
+            f'<form method="post" action="/give?instance={instance.id}&amp;user={user.login}">'
+            f"<button>Give to {escape(user.given_name)}</button></form>"
+            for user in others
+        )
+        return (
+            f"<tr><td>{instance.id}<td>{name}<td>{escape(owner.name)}<td>{instance.state}"
+            f'<td><a href="{link}">Open as {escape(owner.given_name)}</a><td>{"".join(gifts)}'
+        )
 
     def _target(self, path: str | None) -> str:
         if path is None:
@@ -108,15 +138,6 @@ def _whoami(user: User | None) -> str:
     if user is None:
         return "You are not signed in. Open an instance as one of its users:"
     return f'You are signed in as <b>{escape(user.name)}</b>. <a href="/sign-out">Sign out</a>'
-
-
-def _instance_row(instance: Instance) -> str:
-    owner, name = instance.owner, escape(instance.name)
-    link = f"/sign-in?user={owner.login}&amp;next=/jupyter/{instance.id}/lab"
-    return (
-        f"<tr><td>{instance.id}<td>{name}<td>{escape(owner.name)}<td>{instance.state}"
-        f'<td><a href="{link}">Open as {escape(owner.given_name)}</a>'
-    )
 
 
 def _notebook_row(row: NotebookRow) -> str:

@@ -161,6 +161,15 @@ class Visa:
         application.router.add_post("/jupyter/instances" + instance + "/notebook/close", self._close)
         return application
 
+    def give(self, instance_id: int, user: User) -> bool:
+        """Make `user` the owner; who owned it stays as a member. False when there is no such instance."""
+        instance = self.instances.get(instance_id)
+        if instance is None:
+            return False
+        instance.members[instance.owner] = "USER"
+        instance.members[user] = "OWNER"
+        return True
+
     # --- the four calls ------------------------------------------------------------------
 
     async def _get_as_owner(self, request: web.Request) -> web.Response:
