@@ -69,6 +69,43 @@ class TestOutbox:
         outbox.put(report(4, session=4))
         assert ["r4"] == ids(outbox.due(0.5))
 
+    def test_instances_take_turns(self) -> None:
+        """Somebody whose instance says that it opens thousands of kernels holds up no session of others."""
+        outbox = Outbox(concurrent=1000)
+        for number in range(500):
+            outbox.put(Report(f"evil{number}", "open", key(number, instance=1), "eve", TOKEN, number))
+        for number in range(2):
+            outbox.put(Report(f"anna{number}", "open", key(number, instance=2), "anna", TOKEN, 500 + number))
+        outbox.put(Report("ben", "open", key(1, instance=3), "ben", TOKEN, 502))
+        assert ["evil0", "anna0", "ben", "evil1", "anna1", "evil2"] == ids(outbox.due(0.0, most=6))
+        assert 0.0 == outbox.next_at()
+        assert 497 == len(outbox.due(0.0))
+        assert outbox.next_at() is None
+
+    def test_who_was_due_and_is_not_any_more_is_passed_over(self) -> None:
+        """What is blocked meanwhile, or was forgotten, is not sent."""
+        outbox = Outbox(concurrent=1)
+        first, second = report(1, session=1), report(2, session=2)
+        outbox.put(first)
+        outbox.put(second)
+        assert [first] == outbox.due(0.0)
+        outbox.forget()
+        outbox.settled(first)
+        assert ([], None, 0) == (outbox.due(0.0), outbox.next_at(), len(outbox))
+
+    def test_one_instance_has_a_part_of_the_room(self) -> None:
+        """What it has too much of is left out; the others have theirs."""
+        outbox = Outbox(largest=10, largest_of_an_instance=3)
+        assert [True] * 3 + [False] == [
+            outbox.put(Report(f"{n}", "open", key(n, instance=1), "eve", TOKEN, n)) for n in range(4)
+        ]
+        assert outbox.put(Report("a", "open", key(1, instance=2), "anna", TOKEN, 9))
+        (first, _) = outbox.due(0.0, most=2)
+        outbox.settled(first)
+        assert outbox.put(Report("4", "open", key(4, instance=1), "eve", TOKEN, 10))
+        outbox.forget()
+        assert outbox.put(Report("5", "open", key(5, instance=1), "eve", TOKEN, 11))
+
     def test_no_more_are_under_way_than_allowed(self) -> None:
         """The rest follows as places become free."""
         outbox = Outbox(concurrent=2)

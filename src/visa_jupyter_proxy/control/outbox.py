@@ -6,7 +6,7 @@ not settled holds back the rest. Different keys do not wait for each other.
 
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, override
@@ -21,6 +21,12 @@ CONCURRENT: Final = 16
 
 LARGEST: Final = 100_000
 """Reports kept in memory."""
+
+LARGEST_OF_AN_INSTANCE: Final = LARGEST // 4
+"""Of one instance: its owner can have it say that it opens kernels as fast as it likes."""
+
+type _Entry = tuple[float, int, Report]
+"""When a report may be sent, a number that tells apart those of the same time, and the report."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,9 +71,16 @@ class Report:
 class Outbox:
     """The reports of all sessions."""
 
-    def __init__(self, *, concurrent: int = CONCURRENT, largest: int = LARGEST) -> None:
+    def __init__(
+        self,
+        *,
+        concurrent: int = CONCURRENT,
+        largest: int = LARGEST,
+        largest_of_an_instance: int = LARGEST_OF_AN_INSTANCE,
+    ) -> None:
         self._concurrent = concurrent
         self._largest = largest
+        self._largest_of_an_instance = largest_of_an_instance
         self._queues: dict[NotebookKey, deque[Report]] = {}
         self._count = 0
         self._under_way = 0
@@ -75,8 +88,11 @@ class Outbox:
         """Opens whose token was refused, and that wait for another one."""
         # When the first report of a key may be sent. An entry that is overtaken by events stays, and is
         # thrown away when its turn comes.
-        self._times: list[tuple[float, int, Report]] = []
+        self._times: list[_Entry] = []
         self._entries = itertools.count()
+        self._ready: dict[int, deque[_Entry]] = {}
+        """By instance, in the order of their turns: what was due already, and has to be looked at again."""
+        self._of_instance: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return self._count
@@ -93,22 +109,30 @@ class Outbox:
 
         Our own come in their order. One that was adopted may be older than what waits here.
         """
-        if self._count >= self._largest:
+        instance = report.key.instance_id
+        if self._count >= self._largest or self._of_instance[instance] >= self._largest_of_an_instance:
             return False
         queue = self._queues.setdefault(report.key, deque())
         queue.insert(_place(queue, report) if adopted else len(queue), report)
         self._count += 1
+        self._of_instance[instance] += 1
         self._schedule(queue[0])
         return True
 
     def due(self, now: float, most: int | None = None) -> list[Report]:
-        """Take the reports that are to be sent now; each comes back by one of the three calls below."""
+        """Take the reports that are to be sent now; each comes back by one of the three calls below.
+
+        Instances take turns: thousands of reports of one hold up nobody else's.
+        """
+        while self._times and self._times[0][0] <= now:
+            entry = heapq.heappop(self._times)
+            self._ready.setdefault(entry[2].key.instance_id, deque()).append(entry)
         due: list[Report] = []
-        while most is None or len(due) < most:
-            at = self.next_at()
-            if at is None or at > now:
+        while (most is None or len(due) < most) and self._under_way < self._concurrent:
+            self._drop_overtaken()
+            if not self._ready:
                 break
-            _, _, report = heapq.heappop(self._times)
+            report = self._take_turn()
             report.under_way = True
             self._under_way += 1
             due.append(report)
@@ -118,9 +142,31 @@ class Outbox:
         """When the next report is due; None while that depends on something else than time."""
         if self._under_way >= self._concurrent:
             return None
+        self._drop_overtaken()
+        if self._ready:
+            return next(iter(self._ready.values()))[0][0]
         while self._times and not self._is_valid(*self._times[0]):
             heapq.heappop(self._times)
         return self._times[0][0] if self._times else None
+
+    def _drop_overtaken(self) -> None:
+        """See to it that what is ready first, if anything is, is still to be sent."""
+        while self._ready:
+            instance, entries = next(iter(self._ready.items()))
+            while entries and not self._is_valid(*entries[0]):
+                entries.popleft()
+            if entries:
+                return
+            del self._ready[instance]
+
+    def _take_turn(self) -> Report:
+        """Take the first report of the instance whose turn it is, which then comes last."""
+        instance, entries = next(iter(self._ready.items()))
+        del self._ready[instance]
+        _, _, report = entries.popleft()
+        if entries:
+            self._ready[instance] = entries
+        return report
 
     # --- what became of it ---------------------------------------------------------------------
 
@@ -130,6 +176,7 @@ class Outbox:
         queue = self._queues[report.key]
         queue.remove(report)
         self._count -= 1
+        self._less(report.key.instance_id, 1)
         if queue:
             self._schedule(queue[0])
         else:
@@ -187,6 +234,7 @@ class Outbox:
         for key, queue in list(self._queues.items()):
             kept = deque(report for report in queue if report.under_way)
             self._count -= len(queue) - len(kept)
+            self._less(key.instance_id, len(queue) - len(kept))
             for report in kept:
                 report.forgotten = True
             if kept:
@@ -201,6 +249,11 @@ class Outbox:
             others.discard(report)
             if not others:
                 del self._refused[report.holder]
+
+    def _less(self, instance: int, count: int) -> None:
+        self._of_instance[instance] -= count
+        if not self._of_instance[instance]:
+            del self._of_instance[instance]
 
     def _schedule(self, report: Report) -> None:
         if not report.under_way and not report.blocked:
