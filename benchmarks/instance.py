@@ -124,13 +124,14 @@ class Api:
         match request.path.split("/")[1:]:
             case ["asked"]:
                 return web.json_response(self._asked)
-            case ["api", "jupyter", "instances", number]:
-                self._asked += 1
+            case ["api", "jupyter" | "account" as whose, "instances", number]:
+                self._asked += whose == "jupyter"  # the other question is about access that is in use
                 if not request.headers.get("Authorization", "").startswith("Bearer ey"):
                     return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
                 address = f"{self._network}.{number}"
                 instance = {"id": int(number), "uid": "u", "computeId": "c", "name": "benchmark"}
-                return web.json_response({"data": instance | {"ipAddress": address, "state": "ACTIVE"}})
+                instance |= {"ipAddress": address, "state": "ACTIVE", "membership": {"role": "OWNER"}}
+                return web.json_response({"data": instance})
             case ["api", "jupyter", "instances", _, "notebook", "open" | "close"]:
                 await request.read()
                 return web.json_response({"data": None})
