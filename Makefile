@@ -1,5 +1,5 @@
 # Everything installs itself into .venv; nothing outside this directory changes, except that `make test`
-# installs Debian's chromium, postgresql and nginx-light where they are missing and may be installed.
+# installs Debian's chromium, postgresql, nginx-light and prometheus where they are missing and may be installed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,7 +15,7 @@ CHP := configurable-http-proxy@5.3.0
 IN_PARALLEL = --numprocesses $(or $(JOBS),$(shell echo $$(( 2 * $$(nproc) )))) --no-loadscope-reorder
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture docs reference pins clean chromium postgresql nginx
+.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture docs reference pins clean chromium postgresql nginx prometheus
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -23,7 +23,7 @@ help:  ## Show this list
 demo: .venv/demo.stamp  ## Start VISA (a stand-in), JupyterLab and the proxy, and print the links
 	@$(BIN)/python -m visa_jupyter_proxy demo
 
-test: lint chromium postgresql nginx  ## Check everything: style, types, imports, then all tests in real processes and a real browser
+test: lint chromium postgresql nginx prometheus  ## Check everything: style, types, imports, then all tests in real processes and a real browser
 	@$(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: .venv/dev.stamp  ## Check style, types and the direction of imports
@@ -152,6 +152,9 @@ INSTALL = if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; the
 postgresql:
 	@if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then exit 0; fi; \
 	$(call INSTALL,postgresql)
+
+prometheus:
+	@if command -v promtool >/dev/null; then exit 0; fi; $(call INSTALL,prometheus)
 
 nginx:
 	@if PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null; then exit 0; fi; $(call INSTALL,nginx-light)

@@ -4,6 +4,7 @@ No image is built and no cluster is run here: Dockerfile, compose file and manif
 commands in them that can be run are run. nginx is in `process/test_nginx.py` and `e2e/test_nginx.py`.
 """
 
+import http.client
 import os
 import re
 import shutil
@@ -12,12 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from support.nginx import DEPLOY as NGINX
 from support.proxy import running_proxy
 from visa_jupyter_proxy import settings
+from visa_jupyter_proxy.metrics import METRICS
 
 _ROOT = Path(__file__).parent.parent
 _DEPLOY = _ROOT / "deploy"
@@ -157,6 +160,126 @@ class TestCompose:
             return re.findall(r"^ +(?!server)(\w.*;)$", path.read_text(), re.MULTILINE)
 
         assert directives(NGINX / "upstream.conf") == directives(_DEPLOY / "compose" / "upstream.conf")
+
+
+class TestKubernetes:
+    """The manifests: plain ones, for a cluster with ingress-nginx and an adapter for metrics."""
+
+    FILES = sorted((_DEPLOY / "kubernetes").glob("*.yaml"))
+    MANIFESTS: list[dict[str, Any]] = [  # noqa: RUF012 -- read once, by all
+        manifest for path in FILES for manifest in yaml.safe_load_all(path.read_text())
+    ]
+
+    def _one(self, kind: str, name: str = "visa-jupyter-proxy") -> dict[str, Any]:
+        (found,) = [one for one in self.MANIFESTS if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+        return found
+
+    @property
+    def _pod(self) -> dict[str, Any]:
+        pod: dict[str, Any] = self._one("Deployment")["spec"]["template"]["spec"]
+        return pod
+
+    @property
+    def _container(self) -> dict[str, Any]:
+        (container,) = self._pod["containers"]
+        return dict(container)
+
+    @pytest.mark.parametrize("version", ["1.30", "1.34", "1.37"])
+    def test_they_are_what_kubernetes_reads(self, version: str) -> None:
+        """By its own schemas, strictly: no field that it does not know."""
+        assert len(self.MANIFESTS) > 7
+        for manifest in self.MANIFESTS:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+    def test_the_settings_can_be_used(self, tmp_path: Path) -> None:
+        """As the program reads them, secrets from files."""
+        variables = dict(self._one("ConfigMap")["data"])
+        for variable in self._container["env"]:
+            file = tmp_path / Path(variable["value"]).name
+            file.write_text(f"postgresql://u:p@h/{'x' * 30}" if "STORAGE" in variable["name"] else "x" * 48)
+            variables[variable["name"]] = str(file)
+            (mount,) = [one for one in self._container["volumeMounts"] if one["name"] == "secrets"]
+            assert str(Path(variable["value"]).parent) == mount["mountPath"]
+        loaded, warnings = settings.load(variables, tmp_path)
+        assert () == warnings
+        ports = {port["name"]: port["containerPort"] for port in self._container["ports"]}
+        assert {"http": loaded.server_port, "admin": loaded.admin_port} == ports
+
+    def test_it_may_drain(self) -> None:
+        """Nobody kills it before preStop and DRAIN_S are over."""
+        drain = float(self._one("ConfigMap")["data"][f"{settings.PREFIX}DRAIN_S"])
+        waits = self._container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert self._pod["terminationGracePeriodSeconds"] > drain + waits
+
+    def test_the_probes_are_answered(self, tmp_path: Path) -> None:
+        """By a real proxy with a token, and without sending it, as the kubelet asks."""
+        probes = [self._container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")]
+        assert {"admin"} == {probe["port"] for probe in probes}
+        with running_proxy(
+            tmp_path,
+            api_url="http://127.0.0.1:1/api",
+            routes=[_ROUTE],
+            ADMIN_HOST="0.0.0.0",  # noqa: S104 -- as in the manifest
+            ADMIN_PORT="0",
+            ADMIN_TOKEN="x" * 48,
+        ) as proxy:
+            proxy.wait(lambda: proxy.records("admin listening"))
+            port = int(proxy.records("admin listening")[0]["port"])
+            paths = {probe["path"] for probe in probes}
+            proxy.wait(lambda: {_status(port, path) for path in paths} == {200})
+            assert 401 == _status(port, "/metrics")
+
+    def test_it_has_no_rights(self) -> None:
+        """The user is the image's; nothing is written but to volumes of its own."""
+        assert self._pod["securityContext"]["runAsNonRoot"]
+        user = str(self._pod["securityContext"]["runAsUser"])
+        assert f"USER {user}:" in TestDockerfile.TEXT
+        security = self._container["securityContext"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert ["ALL"] == security["capabilities"]["drop"]
+        assert not self._pod["automountServiceAccountToken"]
+
+    def test_they_belong_together(self) -> None:
+        """Selectors, names and ports of one manifest are those of another."""
+        labels = self._one("Deployment")["spec"]["template"]["metadata"]["labels"]
+        services = [one for one in self.MANIFESTS if one["kind"] == "Service"]
+        for selected in (
+            *(service["spec"]["selector"] for service in services),
+            self._one("Deployment")["spec"]["selector"]["matchLabels"],
+            self._one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+            self._one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        ):
+            assert labels == selected
+        names = {port["name"] for port in self._container["ports"]}
+        assert {port["targetPort"] for one in services for port in one["spec"]["ports"]} <= names
+        assert "visa-jupyter-proxy" == self._one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
+
+    def test_it_scales_by_what_there_is(self) -> None:
+        """The adapter's rule asks for a metric of ours, and gives it the name that is used."""
+        text = (_DEPLOY / "kubernetes" / "availability.yaml").read_text()
+        (name,) = re.findall(r"name: \{as: (\w+)\}", text)
+        (metric,) = self._one("HorizontalPodAutoscaler")["spec"]["metrics"]
+        assert name == metric["pods"]["metric"]["name"]
+        assert set(re.findall(r"visa_jupyter_proxy_(\w+)\{kind=\"tunnel\"", text)) == {"connections"}
+        assert METRICS["connections"].labels == ("kind",)
+
+    def test_the_ingress_has_every_service(self) -> None:
+        """The paths that deploy/nginx has."""
+        (rule,) = self._one("Ingress")["spec"]["rules"]
+        (names,) = re.findall(r"\(\?:([^)]+)\)", (NGINX / "locations.conf").read_text())
+        assert [f"/{name}/" for name in names.split("|")] == [one["path"] for one in rule["http"]["paths"]]
+
+
+def _status(port: int, path: str) -> int | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
