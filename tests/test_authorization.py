@@ -580,9 +580,9 @@ class TestBounds:
             await setting.authorization.close()
             await asyncio.gather(*tasks, return_exceptions=True)
             assert all(task.cancelled() for task in tasks)
-            assert (0, {}, {}) == (
+            assert (0, 0, {}) == (
                 setting.api.under_way,
-                setting.authorization._under_way,
+                len(setting.authorization._under_way),
                 setting.questions._turns._clients,
             )
 
@@ -802,6 +802,18 @@ class TestWhileTheApiIsAway:
 
 class TestLooks:
     """How an instance is, for a page that waits: nothing is granted by it."""
+
+    def test_246_who_is_known_asks_one_at_a_time(self) -> None:
+        """However many pages there are: what need not wait behind strangers must not be without end."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant()
+            token = AccessToken("token")
+            looks = [setting.authorization.look(token, 12, "a") for _ in range(100)]
+            found = await asyncio.gather(*looks)
+            assert ({"10.0.0.12"}, 1) == ({host for _, host in found}, len(setting.api.looked))
+
+        run(test)
 
     def test_the_owner_is_told_where_it_is(self) -> None:
         """And neither is a grant made, nor is the question that moves the clock asked."""

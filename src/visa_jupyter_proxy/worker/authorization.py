@@ -10,7 +10,6 @@ While the API does not answer, the last grant goes on for `CACHE_STALE_IF_ERROR_
 user waits for the first question that fails; from then on it is asked behind their back.
 """
 
-import asyncio
 import math
 import random
 import time
@@ -30,6 +29,7 @@ from visa_jupyter_proxy.errors import (
 from visa_jupyter_proxy.visa_api import Access, Instance
 from visa_jupyter_proxy.worker.claims import claims
 from visa_jupyter_proxy.worker.credentials import AccessToken
+from visa_jupyter_proxy.worker.flights import Flights
 from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
 from visa_jupyter_proxy.worker.questions import Key, Questions
 
@@ -82,7 +82,8 @@ class Authorization:
         self._refusals: dict[Key, tuple[float, ProxyError]] = {}
         self._rejected: dict[bytes, float] = {}
         """Digests of tokens that the API has rejected since, and until when that matters: none goes on."""
-        self._under_way: dict[Key, asyncio.Task[Grant]] = {}
+        self._under_way: Flights[Key, Grant] = Flights()
+        self._looks: Flights[Key, Access] = Flights()
         self.hits = 0
         """How often an answer was remembered."""
         self.misses = 0
@@ -117,24 +118,18 @@ class Authorization:
             self._go_on(stale)
             self.stale_uses += 1
             if key not in self._under_way and self._questions.may_begin:
-                self._begin(key, token, client)
+                self._under_way.begin(key, lambda: self._ask(key, token, client))
             return stale
-        question = self._under_way.get(key) or self._begin(key, token, client)
-        return await asyncio.shield(question)
+        return await self._under_way.share(key, lambda: self._ask(key, token, client))
 
     async def look(self, token: AccessToken, instance_id: int, client: str) -> tuple[Access, str]:
         """Ask how an instance is and where, without a side effect at VISA and without granting anything.
 
-        Raises what `ask` raises.
+        Also one at a time for each token and instance; raises what `ask` raises.
         """
         key = (token.digest, instance_id)
         self.known(token, instance_id)
-        await self._check(key, token)
-        try:
-            access = await self._questions.look(token, instance_id, client, is_known=key in self._grants)
-        except (TokenRejected, InstanceNotFound) as refusal:
-            self._refused(key, refusal)
-            raise
+        access = await self._looks.share(key, lambda: self._look(key, token, client))
         if access.role != "OWNER":
             raise InstanceNotFound("a member, and not the owner")
         return access, self._address(access)
@@ -173,20 +168,16 @@ class Authorization:
 
     async def close(self) -> None:
         """Give up the questions that are under way."""
-        questions = [*self._under_way.values()]
-        for question in questions:
-            question.cancel()
-        await asyncio.gather(*questions, return_exceptions=True)
+        await self._under_way.close()
+        await self._looks.close()
 
-    def _begin(self, key: Key, token: AccessToken, client: str) -> asyncio.Task[Grant]:
-        question = self._under_way[key] = asyncio.create_task(self._ask(key, token, client))
-        question.add_done_callback(lambda done: self._answered(key, done))
-        return question
-
-    def _answered(self, key: Key, question: asyncio.Task[Grant]) -> None:
-        del self._under_way[key]
-        if not question.cancelled():
-            question.exception()  # seen: whoever asked may have gone
+    async def _look(self, key: Key, token: AccessToken, client: str) -> Access:
+        await self._check(key, token)
+        try:
+            return await self._questions.look(token, key[1], client, is_known=key in self._grants)
+        except (TokenRejected, InstanceNotFound) as refusal:
+            self._refused(key, refusal)
+            raise
 
     async def _check(self, key: Key, token: AccessToken) -> None:
         if self._verify is None:
