@@ -48,6 +48,12 @@ class TestGoOn:
             len(wire.instance.requests),
         )
 
+    def test_pages_that_ask_again_and_again_keep_one_connection(self, wire: Wire) -> None:
+        """Each new one would push another instance's out of those that are kept."""
+        with wire.client() as client:
+            assert {204} == {client.ask(wire.get("/lab", POLL)).status for _ in range(10)}
+        assert 1 == wire.instance.connections
+
     def test_the_state_does_not_matter(self, wire: Wire) -> None:
         """It is a hint: whoever answers is there."""
         _owned(wire, ip=wire.instance.host, state="REBOOTING")

@@ -187,8 +187,9 @@ class Proxy:
             exchange.enter(Phase.AUTHORIZE, self.now())
             access, host = await self._authorization.look(token, match.instance_id, client)
             exchange.enter(Phase.CONNECT, self.now())
+            address = self._address(host, match.route)
             # The page will come back for it in a moment.
-            self._pool.keep(await self._connect(self._address(host, match.route), access))
+            self._pool.keep(self._pool.idle(address, repeatable=True) or await self._connect(address, access))
             answer = go_on(exchange.id, self.date)
         except ProxyError as error:
             answer = self.pages.still_waiting(error, request, exchange.id, self.date)
