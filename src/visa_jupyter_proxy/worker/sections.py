@@ -267,5 +267,4 @@ def options(values: Iterable[bytes] | None) -> list[bytes]:
     """Split comma-separated lists (RFC 9110 5.6.1) into lower-case elements."""
     if values is None:
         return []
-    found = (item.strip(b" \t").lower() for value in values for item in value.split(b","))
-    return [item for item in found if item]
+    return [item for value in values for part in value.lower().split(b",") if (item := part.strip(b" \t"))]

@@ -69,8 +69,9 @@ class Side(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
-        self._watch()
         self._tunnel.side_ended(self)
+        if not self.transport.is_closing():
+            self._watch()
         return True
 
     @override
