@@ -118,7 +118,7 @@ FAILURES = {
 """All but those that take a time-out, a limit of a route or a full queue: these have cases of their own."""
 
 NO_REQUEST = {
-    *("garbage", "field", "method", "long target", "expectation", "websocket version", "large head"),
+    *("garbage", "field", "method", "long target", "expectation", "websocket version"),
     *("long method", "version"),
 }
 """What is refused before there is a request that could say who asks."""
@@ -271,6 +271,19 @@ class TestPages:
             response.one("content-type"),
             response.one("content-security-policy"),
         )
+
+    def test_203_too_many_cookies(self, wire: Wire) -> None:
+        """A head that is too large, as a browser sends it: in the person's language, cookies last."""
+        fields = (*NAVIGATES["chromium"], "Accept-Language: fr", "Cookie: " + "a=1; " * 10_000)
+        response = wire.ask(get("/jupyter/1/lab", *fields))
+        assert (431, b"fr", b"close") == (
+            response.status,
+            response.one("content-language"),
+            response.one("connection"),
+        )
+        assert "Votre navigateur en envoie trop" in response.body.decode()
+        response = wire.ask(get("/jupyter/1/lab", *FETCHES["fetch"], "Cookie: " + "a=1; " * 10_000))
+        assert "head_too_large" == json.loads(response.body)["error"]
 
     def test_203_a_form(self, wire: Wire) -> None:
         """A browser that navigates by POST says so; without that, a POST is a program's."""

@@ -161,10 +161,10 @@ class _Proxy(Proxy):
         self.is_done.set()
 
     @override
-    def refuse(self, peer: str, error: ProxyError) -> bytes:
+    def refuse(self, peer: str, error: ProxyError, head: bytes) -> bytes:
         self._outcome.error = error
         self.is_done.set()
-        return super().refuse(peer, error)
+        return super().refuse(peer, error, head)
 
 
 class _Pool(Pool):

@@ -413,7 +413,7 @@ class Downstream(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.fail(error, self._proxy.now())
             return
-        self.write(self._proxy.refuse(self._peer, error))
+        self.write(self._proxy.refuse(self._peer, error, self._reader.head_so_far))
         self._finish(may_send=True)
 
     def _finish(self, *, may_send: bool) -> None:

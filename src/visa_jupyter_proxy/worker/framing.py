@@ -122,6 +122,11 @@ class RequestReader(_HeadReader):
         return bool(self._collected)
 
     @property
+    def head_so_far(self) -> bytes:
+        """What has come of a head that is not complete, or too large."""
+        return self._collected
+
+    @property
     def is_laborious(self) -> bool:
         """Whether taking the last read apart took so long that others should have their turn now."""
         return self._pieces > _MANY_PIECES
@@ -238,6 +243,11 @@ class ResponseReader(_HeadReader):
         self.ended = False
         self.leftover = b""
         """What came behind the response: the first bytes of a tunnel, or what nobody asked for."""
+
+    @property
+    def head_so_far(self) -> bytes:
+        """What has come of a head that is not complete, or too large."""
+        return self._collected
 
     @property
     def is_laborious(self) -> bool:

@@ -9,11 +9,10 @@ import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
-from visa_jupyter_proxy.errors import ProxyError
+from visa_jupyter_proxy.errors import HeadTooLarge, ProxyError
 from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, STATUS_HERE, Page
-from visa_jupyter_proxy.worker.http1 import Request
 from visa_jupyter_proxy.worker.lines import Lines, name_of
 
 type Answer = tuple[bytes, Lines, bytes]
@@ -38,9 +37,46 @@ _STATES: Final = {
 POLL: Final = b"x-visa-poll"
 """The field with which a page of ours that waits asks, by GET, how it stands."""
 
+_MOST_LINES: Final = 100
+"""Of a head that could not be read: browsers send about 20."""
+
 _QUALITY: Final = re.compile(rb"(?i)[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*")
 _MOST_RANGES: Final = 32
 """Of an `Accept` or `Accept-Language` that are read; a browser sends eight."""
+
+
+class Asking(Protocol):
+    """What is looked at of a request."""
+
+    @property
+    def method(self) -> bytes:
+        """Its method."""
+
+    @property
+    def lines(self) -> Lines:
+        """Its end-to-end fields."""
+
+    @property
+    def websocket(self) -> bool:
+        """Whether it asks for a WebSocket."""
+
+
+class _Unread(NamedTuple):
+    method: bytes
+    lines: Lines
+    websocket: bool = False
+
+
+def unread(error: ProxyError, head: bytes) -> Asking:
+    """Return what can be said of a head that could not be read.
+
+    A head that is too large is a person's, more often than not, with too many cookies. Whatever else is no
+    request is a program's, and nothing of it is looked at.
+    """
+    if not isinstance(error, HeadTooLarge):
+        return _Unread(b"", [])
+    line, *lines = head.split(b"\r\n", _MOST_LINES)[:_MOST_LINES]
+    return _Unread(line.partition(b" ")[0], [one + b"\r\n" for one in lines if b":" in one])
 
 
 class Pages:
@@ -51,19 +87,19 @@ class Pages:
         self._pages = {language.encode("ascii"): named for language, named in pages.items()}
         self._default = next(iter(self._pages))
 
-    def refusal(self, error: ProxyError, request: Request, request_id: bytes, date: bytes) -> Answer:
+    def refusal(self, error: ProxyError, request: Asking, request_id: bytes, date: bytes) -> Answer:
         """Compose the answer to a request that failed with `error`."""
         if not _wants_page(request):
             return error_object(error, request_id, date)
         lines, body = self._page(error, request, request_id, date)
         return _phrase(error), lines + _demanded(error), body
 
-    def still_waiting(self, error: ProxyError, request: Request, request_id: bytes, date: bytes) -> Answer:
+    def still_waiting(self, error: ProxyError, request: Asking, request_id: bytes, date: bytes) -> Answer:
         """Compose what a page that waits shows from now on. It is the answer to a question: status 200."""
         return b"OK", *self._page(error, request, request_id, date)
 
     def _page(
-        self, error: ProxyError, request: Request, request_id: bytes, date: bytes
+        self, error: ProxyError, request: Asking, request_id: bytes, date: bytes
     ) -> tuple[Lines, bytes]:
         """Compose the page that says what has happened, in the language that is wanted most."""
         language = self._language(request)
@@ -75,7 +111,7 @@ class Pages:
         lines.append(f"Content-Security-Policy: {page.policy}\r\n".encode())
         return lines, body
 
-    def _language(self, request: Request) -> bytes:
+    def _language(self, request: Asking) -> bytes:
         """Choose by `Accept-Language` (RFC 9110 12.5.4); of a tag only its language counts."""
         wanted = _wanted(b",".join(_values(request, b"accept-language")))
         chosen, best = self._default, 0.0
@@ -131,7 +167,7 @@ def _every_answer(request_id: bytes, date: bytes) -> Lines:
     ]
 
 
-def _wants_page(request: Request) -> bool:
+def _wants_page(request: Asking) -> bool:
     """Whether a person will see the answer: a browser navigates.
 
     Current browsers say so (W3C, Fetch Metadata), though only to sites with https; else `Accept` tells.
@@ -162,5 +198,5 @@ def _quality(parameters: bytes) -> float:
     return float(found[1]) if found is not None else 1.0
 
 
-def _values(request: Request, name: bytes) -> list[bytes]:
+def _values(request: Asking, name: bytes) -> list[bytes]:
     return [line.partition(b":")[2].strip(b" \t\r\n") for line in request.lines if name_of(line) == name]

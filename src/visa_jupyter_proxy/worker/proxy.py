@@ -35,7 +35,7 @@ from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, response_head
 from visa_jupyter_proxy.worker.kernels import notebook_key
 from visa_jupyter_proxy.worker.lines import Lines
-from visa_jupyter_proxy.worker.pages import POLL, Pages, error_object, go_on
+from visa_jupyter_proxy.worker.pages import POLL, Pages, go_on, unread
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
 from visa_jupyter_proxy.worker.records import (
     AccessLog,
@@ -205,12 +205,12 @@ class Proxy:
         """Return the id that a trusted proxy gave the request, or a new one."""
         return self._trusted_proxies.request_id(peer, request) or self._new_request_id()
 
-    def refuse(self, peer: str, error: ProxyError) -> bytes:
-        """Record and compose the answer to what is no request."""
+    def refuse(self, peer: str, error: ProxyError, head: bytes) -> bytes:
+        """Record and compose the answer to what is no request; `head` is what has come of one."""
         request_id = self._new_request_id()
         log_refusal(self._access_log, peer, request_id, error)
         self._counts.refused(error)
-        reason, lines, body = error_object(error, request_id, self.date)
+        reason, lines, body = self.pages.refusal(error, unread(error, head), request_id, self.date)
         lines.append(b"Connection: close\r\n")
         return response_head(error.status, reason, lines) + body
 
