@@ -124,6 +124,24 @@ API_SECONDS: Final = _metric(
 )
 API_CONNECTIONS: Final = _metric("api_connections", "gauge", "Open connections to the VISA API.")
 
+# --- live access --------------------------------------------------------------------------
+
+ACCESS_WATCHED: Final = _metric(
+    "access_watched", "gauge", "Users with WebSockets, for each instance, about whose access VISA is asked."
+)
+ACCESS_DOUBTED: Final = _metric(
+    "access_doubted", "gauge", "Those of them whose newest token VISA refuses; their WebSockets may end."
+)
+ACCESS_UP: Final = _metric(
+    "access_questions_up", "gauge", "1 while VISA answers the questions about live access, else 0."
+)
+ACCESS_ENDED: Final = _metric(
+    "access_ended_total",
+    "counter",
+    "How often access has ended, and the WebSockets with it; reason as in the list of sessions.",
+    "reason",
+)
+
 # --- notebook sessions --------------------------------------------------------------------
 
 NOTEBOOK_CONNECTIONS: Final = _metric(

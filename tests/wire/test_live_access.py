@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from support.admin import AdminClient
 from support.client import RawClient, get, upgrade
 from support.instance import Instance, ok
 from support.proxy import RunningProxy, running_proxy
@@ -139,6 +140,9 @@ class TestRevoked:
         assert all(ends_with(client, REVOKED) for client in clients[1:])
         assert 404 == user.click()
         wire.proxy.wait(lambda: {"access revoked"} == user.reasons())
+        found = AdminClient(wire.proxy.admin_port).metrics()
+        assert found["access_ended_total", "access revoked"] >= 1
+        assert 1 == found["access_questions_up",]
         assert seen == api.seen(wire.number)
 
     def test_170_there_is_no_such_instance_any_more(self, user: User) -> None:

@@ -154,6 +154,7 @@ class Control:
             sums=self._sums,
             supervisor=supervisor,
             notebooks=notebooks,
+            vigil=self._vigil,
             api=api,
             is_draining=self._stop.is_set,
         )

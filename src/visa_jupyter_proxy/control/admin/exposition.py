@@ -85,6 +85,7 @@ class Exposition(Collector):
         yield metrics.PIPES, ("idle",), sums.under_way("pipes_idle")
         yield metrics.GRANTS_REMEMBERED, (), sums.under_way("grants")
         yield metrics.API_CONNECTIONS, (), sums.under_way("api_connections") + self._seen.api.connections
+        yield from self._access()
         yield metrics.NOTEBOOK_CONNECTIONS, (), notebooks.connections
         yield metrics.NOTEBOOKS_LINGERING, (), notebooks.lingering
         yield metrics.REPORTS_PENDING, (), notebooks.reports_pending
@@ -103,6 +104,15 @@ class Exposition(Collector):
         yield metrics.BUILD, (__version__, platform.python_version()), 1
         for instance, tunnels in sums.instance_tunnels().items():
             yield metrics.INSTANCE_TUNNELS, (str(instance),), tunnels
+
+    def _access(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        vigil = self._seen.vigil
+        if vigil is not None:
+            yield metrics.ACCESS_WATCHED, (), vigil.watched
+            yield metrics.ACCESS_DOUBTED, (), vigil.doubted
+            yield metrics.ACCESS_UP, (), not vigil.is_failing
+            for reason, count in vigil.ended.items():
+                yield metrics.ACCESS_ENDED, (reason,), count
 
     def _processes(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         named = {f"worker-{place}": pid for place, pid in self._seen.supervisor.pids.items()}

@@ -9,6 +9,7 @@ from visa_jupyter_proxy import metrics
 from visa_jupyter_proxy.control.admin.sums import Sums
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
+from visa_jupyter_proxy.control.vigil import Vigil
 from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.settings import Settings
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -30,6 +31,8 @@ class Seen:
     sums: Sums
     supervisor: Supervisor
     notebooks: Notebooks
+    vigil: Vigil | None
+    """None when `RECHECK_S` is 0."""
     api: VisaApi
     is_draining: Callable[[], bool]
     started_at: float = field(default_factory=time.time)

@@ -8,6 +8,7 @@ import asyncio
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -90,6 +91,8 @@ class Vigil:
         self._round: asyncio.Task[None] | None = None
         self._grace: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
+        self.ended: Counter[str] = Counter()
+        """How often tunnels were to end, for which reason."""
         self._is_failing = False
         self._warned_at = -math.inf
 
@@ -272,6 +275,7 @@ class Vigil:
 
     def _end(self, endings: Iterable[EndTunnels]) -> None:
         for ending in endings:
+            self.ended[ending.reason] += 1
             _log.notice(
                 "access has ended" if ending.reason != MOVED else "an instance has another address",
                 user=ending.user,
