@@ -234,7 +234,7 @@ class TestMetrics:
             ("workers", "wanted"): 2,
             ("worker_restarts_total",): 0,
             ("grants_remembered",): 2,
-            ("instance_requests_total", "7"): 31 + 1 + tunnels,
+            ("instance_requests_total", "7"): 31 + tunnels,
             ("instance_tunnels", "7"): tunnels,
             ("journal_up",): 1,
         }
