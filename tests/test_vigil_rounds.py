@@ -11,7 +11,7 @@ import pytest
 from support.sessions import TOKEN, Clock, accepted
 from support.storage import Storage
 from support.visa_api import Answer, Hold, VisaApiServer
-from visa_jupyter_proxy.control.journal import Journal
+from visa_jupyter_proxy.control.journal import Journal, upkeep
 from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.vigil import Vigil
 from visa_jupyter_proxy.control.vigil.elsewhere import Elsewhere
@@ -428,5 +428,21 @@ class TestOtherNodes:
             await node.look([])
             assert [("ben", 8)] == storage.rows("SELECT user_id, instance_id FROM acceptances")
             await node.close()
+
+        run(test)
+
+    def test_a_user_is_forgotten_who_is_anonymised(self, storage: Storage) -> None:
+        """What is told of them goes, and nobody else's."""
+
+        async def test() -> None:
+            node = Elsewhere(storage.journal(), every_s=10.0, monotonic=Clock())
+            for user in ("anna", "ben"):
+                node.accepted((user, 7))
+            await node.look([])
+            await node.close()
+            journal = storage.journal()
+            await upkeep.anonymise(journal, "anna")
+            await journal.close()
+            assert [("ben", 7)] == storage.rows("SELECT user_id, instance_id FROM acceptances")
 
         run(test)

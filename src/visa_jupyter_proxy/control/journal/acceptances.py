@@ -60,3 +60,11 @@ def counts(connection: Connection, *, writer: str, keys: Iterable[Key]) -> dict[
         for row in lists.rows(connection, _there, {*keys})
         if row.writer != writer
     }
+
+
+_forget_user = delete(acceptances).where(acceptances.c.user_id == bindparam("user"))
+
+
+def forget_user(connection: Connection, user: str) -> None:
+    """Delete what is kept of a user; who is at work is counted anew."""
+    connection.execute(_forget_user, {"user": user})

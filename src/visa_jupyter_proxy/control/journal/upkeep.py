@@ -22,6 +22,7 @@ from sqlalchemy import (
     update,
 )
 
+from visa_jupyter_proxy.control.journal import acceptances
 from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.journal.schema import connections, reports, sessions
 from visa_jupyter_proxy.control.journal.store import Journal
@@ -84,8 +85,10 @@ async def anonymise(journal: Journal, user: str) -> tuple[int, int]:
 
     That is the user, the instance, and the ids of kernel and session, which VISA's own records know. Times
     and figures stay. All sessions of the user get one new name, made at random, so that users can still be
-    counted. Raises `JournalUnavailable`.
+    counted. What nodes tell each other of tokens that were accepted is of use to nobody later: it goes.
+    Raises `JournalUnavailable`.
     """
+    await journal.transact(partial(acceptances.forget_user, user=user))
     name, done = f"anonymous-{uuid4().hex[:12]}", 0
     while some := await journal.transact(partial(_anonymise, user=user, name=name)):
         done += some
