@@ -709,7 +709,7 @@ class TestWhileTheApiIsAway:
         run(test, reuse_s=0)
 
     def test_one_waits_for_the_first_question_and_for_no_other(self) -> None:
-        """The API is asked behind the user's back, one question at a time, and its answer counts."""
+        """But for a second: it is asked one question at a time, which nobody waits for to its end."""
 
         async def test(setting: Setting) -> None:
             await setting.grant()
@@ -731,6 +731,22 @@ class TestWhileTheApiIsAway:
             await settled(lambda: setting.api.under_way == 0)
             await turns()
             await setting.refused(InstanceNotFound)
+
+        run(test)
+
+    @pytest.mark.parametrize("refusal", [TokenRejected, InstanceNotFound])
+    def test_an_api_that_answers_has_the_last_word(self, refusal: type[ProxyError]) -> None:
+        """One failure, of anybody's question, lets nobody in whom it refuses a moment later."""
+
+        async def test(setting: Setting) -> None:
+            await setting.grant()
+            setting.api.refuses = VisaTimeout("slow for once")
+            await setting.refused(VisaTimeout, "stranger")
+            setting.now += REUSE_S
+            await setting.grant()
+            setting.now += module.STALE_S
+            setting.api.refuses = refusal("not any more")
+            await setting.refused(refusal)
 
         run(test)
 

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import pytest
 
+from support import simulated
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.visa_api import Access, Instance, VisaApi
 from visa_jupyter_proxy.worker.authorization import Authorization
@@ -125,7 +126,7 @@ def run(
         await test(setting)
         await setting.authorization.close()
 
-    asyncio.run(alone())
+    simulated.run(alone())
 
 
 async def settled(condition: Callable[[], bool]) -> None:

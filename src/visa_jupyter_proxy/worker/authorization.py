@@ -7,9 +7,10 @@ There is one question at a time for each token and instance, in a task of its ow
 although whoever asked first has gone (contract section 4, printing).
 
 While the API does not answer, the last grant goes on for `CACHE_STALE_IF_ERROR_S` (RFC 5861 section 4). Its
-user waits for the first question that fails; from then on it is asked behind their back.
+user waits for the first question that fails, and for a second from then on: an API that is back has its say.
 """
 
+import asyncio
 import math
 import random
 import time
@@ -42,6 +43,9 @@ PAST_EXP_S: Final = 10.0
 
 MOST_REMEMBERED: Final = 100_000
 """Grants and refusals each; a grant takes about 1 KiB."""
+
+DOUBT_S: Final = 1.0
+"""For which a question is waited for whose user has a grant that can go on, after one that failed."""
 
 STALE_S: Final = 5.0
 """For which a grant goes on each time that the API does not answer, less up to half of it: those whose API
@@ -113,13 +117,11 @@ class Authorization:
         questions are bounded together.
         """
         key = (token.digest, instance_id)
-        stale = self._stale(key)
-        if stale is not None and (stale.is_stale or self._questions.is_api_in_doubt):
-            self._go_on(stale)
-            self.stale_uses += 1
-            if key not in self._under_way and self._questions.may_begin:
-                self._under_way.begin(key, lambda: self._ask(key, token, client))
-            return stale
+        if self._may_go_on(key):
+            grant = await self._soon(key, token, client)
+            if grant is not None:
+                self.stale_uses += grant.is_stale
+                return grant
         return await self._under_way.share(key, lambda: self._ask(key, token, client))
 
     async def look(self, token: AccessToken, instance_id: int, client: str) -> tuple[Access, str]:
@@ -170,6 +172,24 @@ class Authorization:
         """Give up the questions that are under way."""
         await self._under_way.close()
         await self._looks.close()
+
+    def _may_go_on(self, key: Key) -> bool:
+        """Whether there is a grant that goes on unless the API has its say, and a question has failed."""
+        stale = self._stale(key)
+        return stale is not None and (stale.is_stale or self._questions.is_api_in_doubt)
+
+    async def _soon(self, key: Key, token: AccessToken, client: str) -> Grant | None:
+        """Return what the API says if it says so in a moment, or the grant that goes on, if it still may."""
+        if key in self._under_way or self._questions.may_begin:
+            try:
+                async with asyncio.timeout(DOUBT_S):
+                    return await self._under_way.share(key, lambda: self._ask(key, token, client))
+            except TimeoutError:
+                pass  # it goes on without anybody who waits
+        stale = self._stale(key)
+        if stale is not None:
+            self._go_on(stale)
+        return stale
 
     async def _look(self, key: Key, token: AccessToken, client: str) -> Access:
         await self._check(key, token)
