@@ -86,6 +86,8 @@ class _Sink:
 
     def request_received(self, request: Request) -> None:
         self._head(request, (request.method, request.target), REQUEST_SPECIAL)
+        if not request.has_body:
+            self.request_ended(())
 
     def response_received(self, response: Response) -> None:
         self._head(response, (b"%d" % response.status,), RESPONSE_SPECIAL)

@@ -29,6 +29,8 @@ class Told:
     def request_received(self, request: Request) -> None:
         """Keep a head."""
         self.calls.append(("head", request.method, request.target, request.lines, request.special))
+        if not request.has_body:
+            self.request_ended(())
 
     def response_received(self, response: Response) -> None:
         """Keep a head."""

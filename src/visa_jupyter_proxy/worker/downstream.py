@@ -309,8 +309,8 @@ class Downstream(asyncio.Protocol):
             if self._reader.leftover:
                 # Not from here: a callback never feeds a parser.
                 self._proxy.loop.call_soon(self.data_received, b"")
-            else:
-                self._advance()
+            elif not self._full:
+                self._reader.proceed()
 
     # --- called by the tick, and by drain --------------------------------------------------
 

@@ -183,9 +183,7 @@ class Exchange:
         self.bytes_up += count
 
     def request_ended(self, trailers: Fields) -> None:
-        """Know that the client has sent all of the request."""
-        if self._request_ended:  # there is no body: `forward` does it all
-            return
+        """Know that the client has sent all of the body; without one, `forward` does it all."""
         self._request_ended = True
         if self.phase is Phase.END:
             return

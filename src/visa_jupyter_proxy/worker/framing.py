@@ -85,7 +85,7 @@ class RequestSink(Protocol):
         """Take a piece of the body; never empty."""
 
     def request_ended(self, trailers: Fields) -> None:
-        """Know that the message is complete."""
+        """Know that a message with a body is complete; any other is with its head."""
 
 
 class RequestReader(_HeadReader):
@@ -178,7 +178,7 @@ class RequestReader(_HeadReader):
             self._body = LengthBody(request.length)
         self._sink.request_received(request)
         if self._body is None:
-            self._end(bytes(rest), ())
+            self.ended, self.leftover = True, bytes(rest)
         elif rest:
             self._read_body(self._body, rest)
 
