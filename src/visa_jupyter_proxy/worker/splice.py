@@ -5,32 +5,19 @@ exactly the bytes it was told to, and leaves both connections to the loop again.
 reader of its source, whose transport is paused, and the writer of its sink, whose protocol hears of
 back-pressure from it as from a transport.
 
-The loop lets nobody else wait for sockets of its own. Two epolls of ours do, one for sources and one for
-sinks (a client's connection may be both at a time); they are themselves readers of the loop.
+Sources and sinks are waited for apart (`readiness`), for a client's connection may be both at a time.
 """
 
 import asyncio
 import errno
-import fcntl
 import os
 import select
-from contextlib import suppress
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from visa_jupyter_proxy.worker.admission import pipes_that_descriptors_allow
+from visa_jupyter_proxy.worker.pipes import PIPE_SIZE, Pipe, Pipes
+from visa_jupyter_proxy.worker.readiness import Readiness
 from visa_jupyter_proxy.worker.sockets import Transport
-
-_PIPE_SIZE: Final = 512 * 1024
-"""What moves in one turn, so it bounds how long others wait; from 128 KiB to 1 MiB the cost is the same."""
-
-_SMALLEST_PIPE: Final = 64 * 1024
-"""Linux's default. Through the 8 KiB that remain past the limit, less moves at a time than through us."""
-
-_MOST_KEPT: Final = 8
-"""Empty pipes kept for the next ones: making one takes 30 us, moving 1 MiB through it 800."""
-
-_MOST_IN_A_TURN: Final = 4
-"""Splices that move before other connections have their turn: a millisecond's work."""
 
 _NOT_DONE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOMEM})
 """What the kernel, or what guards it, says where it does not splice. All else is the peer's end."""
@@ -72,16 +59,6 @@ class Source(Protocol):
         """End: the peer has gone."""
 
 
-class _Pipe(NamedTuple):
-    reader: int
-    writer: int
-
-    def close(self) -> None:
-        """Give it back to the kernel, with what is in it."""
-        os.close(self.reader)
-        os.close(self.writer)
-
-
 class Splices:
     """The splices of a worker, and their pipes."""
 
@@ -90,14 +67,14 @@ class Splices:
         self.loop = loop
         self.most = pipes_that_descriptors_allow() if most is None else most
         self.active: set[Splice] = set()
-        self.sources = _Readiness(loop, select.EPOLLIN)
-        self.sinks = _Readiness(loop, select.EPOLLOUT)
-        self._kept: list[_Pipe] = []
+        self.sources = Readiness(loop, select.EPOLLIN)
+        self.sinks = Readiness(loop, select.EPOLLOUT)
+        self._pipes = Pipes()
 
     @property
     def kept_count(self) -> int:
         """How many empty pipes are kept."""
-        return len(self._kept)
+        return self._pipes.kept_count
 
     def begin(self, source: Source, sink: Sink, length: int) -> "Splice | None":
         """Move `length` bytes; None when that cannot be had: the source has to read as ever.
@@ -110,20 +87,17 @@ class Splices:
         ours, theirs = _plain(source.transport), _plain(sink.transport)
         if ours is None or theirs is None:
             return None
-        pipe = self._kept.pop() if self._kept else _open_pipe()
+        pipe = self._pipes.take()
         if pipe is None:
             return None
         splice = Splice(self, pipe, (source, ours), (sink, theirs), length)
         self.active.add(splice)
         return splice
 
-    def ended(self, splice: "Splice", pipe: _Pipe, *, empty: bool) -> None:
-        """Keep the pipe of a splice that is over, or close it."""
+    def ended(self, splice: "Splice", pipe: Pipe, *, empty: bool) -> None:
+        """Forget a splice that is over, and take its pipe back."""
         self.active.discard(splice)
-        if empty and len(self._kept) < _MOST_KEPT:
-            self._kept.append(pipe)
-        else:
-            pipe.close()
+        self._pipes.give_back(pipe, empty=empty)
 
     def close(self) -> None:
         """Let go of all descriptors."""
@@ -132,8 +106,7 @@ class Splices:
             splice.stop()
         self.sources.close()
         self.sinks.close()
-        while self._kept:
-            self._kept.pop().close()
+        self._pipes.close()
 
 
 class Splice:
@@ -142,7 +115,7 @@ class Splice:
     def __init__(
         self,
         splices: Splices,
-        pipe: _Pipe,
+        pipe: Pipe,
         source: tuple[Source, Transport],
         sink: tuple[Sink, Transport],
         length: int,
@@ -162,7 +135,7 @@ class Splice:
         """Whether the sink's protocol believes that it is full."""
         self._flushing = False
         """Whether the sink's transport has yet to send what was queued before."""
-        self._waiting: _Readiness | None = None
+        self._waiting: Readiness | None = None
         # The loop sends what was queued in this turn at its end.
         splices.loop.call_soon(self.ready)
 
@@ -199,7 +172,7 @@ class Splice:
     def _take(self) -> bool:
         """Fill the pipe; False when there is nothing to be had now."""
         try:
-            taken = os.splice(self._from, self._pipe.writer, min(self._left, _PIPE_SIZE), flags=_NOW)
+            taken = os.splice(self._from, self._pipe.writer, min(self._left, PIPE_SIZE), flags=_NOW)
         except BlockingIOError:
             self._wait_for(self._splices.sources)
             return False
@@ -258,14 +231,14 @@ class Splice:
             self._blocked = True
             self._sink.pause_writing()
 
-    def _wait_for(self, readiness: "_Readiness | None") -> None:
+    def _wait_for(self, readiness: Readiness | None) -> None:
         if readiness is self._waiting:
             return
         if self._waiting is not None:
             self._waiting.forget(self._from if self._waiting is self._splices.sources else self._to)
         self._waiting = readiness
         if readiness is not None:
-            readiness.watch(self._from if readiness is self._splices.sources else self._to, self)
+            readiness.watch(self._from if readiness is self._splices.sources else self._to, self.ready)
 
     def _is_refusal(self, error: OSError) -> bool:
         """Whether the kernel does not splice here; then it is not asked again."""
@@ -284,54 +257,6 @@ class Splice:
         if self.is_active:
             self.stop()
             self._source.read_on()
-
-
-class _Readiness:
-    """Sockets that splices wait for, level-triggered: each is watched only while it is waited for."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, event: int) -> None:
-        self._loop = loop
-        self._event = event
-        self._epoll = select.epoll()
-        self._waiting: dict[int, Splice] = {}
-        loop.add_reader(self._epoll.fileno(), self._look)
-
-    def watch(self, descriptor: int, splice: Splice) -> None:
-        """Call `splice.ready` whenever the descriptor is, also with an error or its end."""
-        self._waiting[descriptor] = splice
-        self._epoll.register(descriptor, self._event)
-
-    def forget(self, descriptor: int) -> None:
-        """Watch no longer."""
-        del self._waiting[descriptor]
-        with suppress(OSError):  # closed already: the kernel has forgotten it by itself
-            self._epoll.unregister(descriptor)
-
-    def close(self) -> None:
-        """Watch nothing any more."""
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
-
-    def _look(self) -> None:
-        # What is left out stands first in the kernel's queue the next time.
-        for descriptor, _ in self._epoll.poll(0, _MOST_IN_A_TURN):
-            splice = self._waiting.get(descriptor)  # the one before may have ended this one
-            if splice is not None:
-                splice.ready()
-
-
-def _open_pipe() -> _Pipe | None:
-    """Open a pipe of the size that serves; None when there is none to be had."""
-    try:
-        pipe = _Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError:  # no more descriptors
-        return None
-    with suppress(PermissionError):  # an ordinary user has as many pages as it may
-        fcntl.fcntl(pipe.writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-    if fcntl.fcntl(pipe.writer, fcntl.F_GETPIPE_SZ) < _SMALLEST_PIPE:
-        pipe.close()
-        return None
-    return pipe
 
 
 def _plain(transport: Transport | None) -> Transport | None:
