@@ -334,6 +334,15 @@ class TestFinal:
         )
         world.sees("That is too large")
 
+    def test_too_many_cookies(self, world: World) -> None:
+        """More than is read of a head."""
+        url = world.url.partition("?")[0]
+        world.context.add_cookies(
+            [{"name": f"c{number}", "value": "x" * 3900, "url": url} for number in range(12)]
+        )
+        world.page.goto(world.url)
+        world.sees("Your browser sends too much")
+
     def test_nothing_there(self, world: World) -> None:
         """An address of no service."""
         world.page.goto(f"http://127.0.0.1:{world.proxy.port}/nowhere<script>alert(1)</script>")
@@ -385,6 +394,21 @@ def test_the_waiting_page_turns_into_a_real_jupyterlab(
         api.instance(1, owner="ada", ip="127.0.0.2")
         expect(page.locator(".jp-Launcher")).to_be_visible(timeout=120_000)
         context.close()
+
+
+def test_from_signed_out_to_jupyterlab(demo: RunningDemo, browser: Browser) -> None:
+    """As a person does it in the demo: the link to VISA, in another tab; the first one goes on by itself."""
+    context = browser.new_context(locale="en-GB")
+    page = context.new_page()
+    page.goto(demo.instances[1]["url"])
+    expect(page.get_by_role("heading", name="You are not signed in")).to_be_visible()
+    with context.expect_page() as opening:
+        page.get_by_role("link", name="Open VISA").click(modifiers=["Control"])
+    visa = opening.value
+    visa.get_by_role("link", name="Open as Ada").first.click()
+    expect(visa.locator(".jp-Launcher")).to_be_visible(timeout=120_000)
+    expect(page.locator(".jp-Launcher")).to_be_visible(timeout=120_000)
+    context.close()
 
 
 SIZES: Final = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 720}}

@@ -217,6 +217,7 @@ def _proxy(at: Addresses, folder: Path, log: Path, more: Mapping[str, str]) -> P
         "SERVER_PORT": str(at.proxy_port),
         "API_HOST": HOST,
         "API_PORT": str(at.api_port),
+        "VISA_URL": at.visa,
         "INSTANCE_NETWORKS": "127.0.0.0/8",
         "STORAGE_DIR": str(folder / "data"),
         "CONFIG_FILE": str(routes),
