@@ -19,6 +19,7 @@ from support.proxy import RunningProxy, environment
 from support.sessions import rows
 
 SET_ASIDE: Final = "the journal was damaged: it has been set aside and a new one is begun"
+CARRIED_OVER: Final = "what could be read of the damaged journal has been carried over"
 UNAVAILABLE: Final = "the journal cannot be written; records wait in memory"
 AVAILABLE: Final = "the journal can be written again"
 
@@ -148,7 +149,7 @@ class TestTrouble:
             assert "not ours" == (directory / "notes.txt").read_text()
             assert (directory / "lost+found").is_dir()
 
-    def test_218_a_database_file_that_is_truncated(self, place: Place) -> None:
+    def test_216_218_a_database_file_that_is_truncated(self, place: Place) -> None:
         """In the middle of everything: it is kept under another name, and a new one is begun."""
         proxy = place.start()
         begin(place, proxy)
@@ -169,6 +170,54 @@ class TestTrouble:
         assert b"hello" == client.exactly(5)
         assert {"before": True, "during": True} == place.sessions()
 
+    @pytest.mark.parametrize("how", ["garbage behind the file", "garbage behind its log", "no length"])
+    def test_216_a_file_that_looks_damaged_and_is_not(self, place: Place, how: str) -> None:
+        """It starts on it; what was acknowledged is there, and nothing is set aside."""
+        proxy = place.start()
+        begin(place, proxy)
+        directory = place.directory / "data"
+        proxy.kill()
+        file = directory / ("journal.sqlite3-wal" if how == "garbage behind its log" else "journal.sqlite3")
+        if how == "no length":
+            for one in directory.iterdir():
+                one.unlink()
+            file.touch()
+        else:
+            with file.open("ab") as to:
+                to.write(os.urandom(10_000))
+        proxy = place.start(
+            node="again", STORAGE_DIR=str(directory), OWNER_TIMEOUT_S="2", SESSION_LINGER_S="0"
+        )
+        assert place.client(proxy).ask(channel("after")).status == 101
+        place.api.wait(lambda: place.sessions().get("after"))
+        expected = {"after"} if how == "no length" else {"before", "after"}
+        proxy.wait(lambda: expected == {*journalled(directory)})
+        place.api.wait(lambda: place.sessions() == {"before": how == "no length", "after": True})
+        assert not proxy.records(SET_ASIDE)
+
+    def test_216_readable_rows_of_a_damaged_file_are_carried_over(self, place: Place) -> None:
+        """What a dead process has left in them is closed at VISA, as if nothing had happened to the file."""
+        proxy = place.start()
+        names = [f"S{number}" for number in range(60)]
+        for name in names:
+            assert place.client(proxy).ask(channel(name)).status == 101
+        place.api.wait(lambda: len(place.sessions()) == 60)
+        proxy.kill()
+        directory = place.directory / "data"
+        file = directory / "journal.sqlite3"
+        with closing(sqlite3.connect(file)) as other:
+            assert 0 == other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        os.truncate(file, file.stat().st_size - 4096)  # the last page: some of the youngest rows, perhaps
+        proxy = place.start(
+            node="again", STORAGE_DIR=str(directory), OWNER_TIMEOUT_S="2", SESSION_LINGER_S="0"
+        )
+        proxy.wait(lambda: proxy.records(SET_ASIDE))
+        proxy.wait(lambda: proxy.records(CARRIED_OVER))
+        (carried,) = proxy.records(CARRIED_OVER)
+        assert 40 <= carried["sessions"]
+        place.api.wait(lambda: carried["sessions"] == list(place.sessions().values()).count(False))
+        assert carried["sessions"] == len(journalled(directory))
+
     def test_218_nothing_drops_the_locks_that_sqlite_has(self, place: Place) -> None:
         """Whoever opens the journal's files by hand and closes them does; the next reader then breaks it."""
         directory = place.directory / "data"
@@ -184,7 +233,7 @@ class TestTrouble:
         held = {files.get(entry[5].split(":")[2]) for entry in entries if entry[4] == str(proxy.pid)}
         assert {*files.values()} <= held
 
-    def test_218_a_directory_on_a_network_file_system(self, place: Place) -> None:
+    def test_218_219_a_directory_on_a_network_file_system(self, place: Place) -> None:
         """It is refused at the start, in words that say what to use instead."""
         mounts = place.directory / "mountinfo"
         device = place.directory.stat().st_dev

@@ -241,9 +241,7 @@ TOPICS: Final[dict[str, tuple[int, ...]]] = {
     ),
 }
 
-LATER: Final[dict[int, str]] = {
-    **dict.fromkeys((216, 219), "notebook sessions"),
-}
+LATER: Final[dict[int, str]] = {}
 """Cases of what is not built yet."""
 
 ROWS: Final = frozenset(number for cases in TOPICS.values() for number in cases)

@@ -3,8 +3,8 @@
 - `records`: what is written, and what the store says about it.
 - `backlog`: the records that wait to be written, bounded.
 - `store`: `Journal`, all that can be asked of it, on one of two engines: `postgres`, and `sqlite` with
-  `filesystems` (where its file may be) and `damage` (what becomes of a broken one). Both translate foreign
-  errors into those of `errors`.
+  `filesystems` (where its file may be), `damage` and `salvage` (what becomes of a broken one, and of what is
+  in it). Both translate foreign errors into those of `errors`.
 - `changes` and `figures`: what records change, in plain code; `writing`, `takeover` and `ends` are the
   statements.
 - `acceptances`: what nodes tell each other of tokens that were accepted.

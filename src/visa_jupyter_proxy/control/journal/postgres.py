@@ -58,6 +58,7 @@ class Postgres:
     """The database behind a URL."""
 
     is_shared: Final = True
+    is_another = False
 
     def __init__(self, url: str) -> None:
         """Nothing is opened yet. `url` is `postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE`."""

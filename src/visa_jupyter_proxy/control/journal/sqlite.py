@@ -21,7 +21,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.control.journal import damage, filesystems
+from visa_jupyter_proxy.control.journal import damage, filesystems, salvage
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, RecordRefused, StorageRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate, verify
 
@@ -50,6 +50,10 @@ class Sqlite:
         self._writing: Connection | None = None
         self._reading: Connection | None = None
         self._there = _File()
+        self.is_another = False
+        """Whether the file is another one than before; whoever has looked sets it to False."""
+        self._damaged: Path | None = None
+        """What was set aside, and has not been read for what can be carried over."""
         kind = filesystems.network_type(self.path.parent)
         if kind is not None:
             raise StorageRefused(
@@ -120,7 +124,7 @@ class Sqlite:
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             self._close()
             if damage.is_damage(error):
-                damage.set_aside(self.path)
+                self._set_aside()
             # The driver's text names statements and files, never values: those are masked below.
             raise JournalUnavailable(damage.describe(error)) from error
 
@@ -134,11 +138,21 @@ class Sqlite:
             self._close()
             if there.is_shorter_than(self._there):
                 # SQLite would not notice before it reads what is missing.
-                damage.set_aside(self.path)
+                self._set_aside()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writing = _open(self.path, "rwc", migrate)
-        self._there = _look(self.path)
+        self._writing = _open(self.path, "rwc", self._prepare)
+        self._damaged = None
+        before, self._there = self._there, _look(self.path)
+        self.is_another = self.is_another or before[:2] not in (_File()[:2], self._there[:2])
         return self._writing
+
+    def _prepare(self, connection: Connection) -> None:
+        migrate(connection)
+        if self._damaged is not None:
+            salvage.carry_over(connection, self._damaged)
+
+    def _set_aside(self) -> None:
+        self._damaged = damage.set_aside(self.path) or self._damaged
 
     def _open_for_reading(self) -> Connection:
         if not self.path.exists():

@@ -20,6 +20,9 @@ class Database(Protocol):
     Both raise `JournalUnavailable`, after which the next call opens the database anew.
     """
 
+    is_another: bool
+    """Whether it is another one than before; whoever has looked sets it to False."""
+
     @property
     def name(self) -> str:
         """Where it is, without a password."""
@@ -99,6 +102,7 @@ class Journal:
         row = {"id": owner, "node": node, "pid": pid, "beats": 0, "beat_at": at, "started_at": at}
 
         def work(connection: Connection) -> None:
+            self._database.is_another = False
             if connection.scalar(select(owners.c.id).where(owners.c.id == owner)) is None:
                 connection.execute(insert(owners), row)
 
@@ -111,7 +115,7 @@ class Journal:
         """
 
         def work(connection: Connection) -> dict[str, int]:
-            _check(connection, owner)
+            self._check(connection, owner)
             connection.execute(_beat, {"owner": owner, "at": at})
             return {row.id: row.beats for row in connection.execute(_others, {"owner": owner})}
 
@@ -126,7 +130,7 @@ class Journal:
         """
 
         def work(connection: Connection) -> int | None:
-            _check(connection, by)
+            self._check(connection, by)
             return takeover.bury(connection, dead, beats, at)
 
         return await self.transact(work)
@@ -142,7 +146,7 @@ class Journal:
         """End the connections of an owner that has stopped, as `bury` does; say how many there were."""
 
         def work(connection: Connection) -> int:
-            _check(connection, by)
+            self._check(connection, by)
             return takeover.clear(connection, stopped, at)
 
         return await self.transact(work)
@@ -154,7 +158,7 @@ class Journal:
         """
 
         def work(connection: Connection) -> list[Due]:
-            _check(connection, owner)
+            self._check(connection, owner)
             return takeover.adopt(connection, owner)
 
         return await self.transact(work)
@@ -181,7 +185,7 @@ class Journal:
         """
 
         def work(connection: Connection) -> list[Due | None]:
-            _check(connection, owner)
+            self._check(connection, owner)
             return writing.write(connection, owner, records)
 
         return await self.transact(work)
@@ -189,6 +193,14 @@ class Journal:
     async def blocked(self, owner: str, reports: Iterable[str]) -> set[str]:
         """Of these reports of `owner`, those that still wait for an earlier one of another owner."""
         return {*reports} & await self.transact(lambda connection: takeover.blocked(connection, owner))
+
+    def _check(self, connection: Connection, owner: str) -> None:
+        row = connection.execute(_stopped_at, {"owner": owner}).one_or_none()
+        if row is None or row.stopped_at is not None:
+            raise OwnerGone(declared_dead=row is not None)
+        if self._database.is_another:
+            # The owner was carried over from a damaged journal, but perhaps not all that it carries.
+            raise OwnerGone(declared_dead=False)
 
 
 def _postgres(url: str) -> Database:
@@ -208,9 +220,3 @@ _stop = (
     .where(owners.c.id == _owner, owners.c.stopped_at.is_(None))
     .values(stopped_at=bindparam("at"))
 )
-
-
-def _check(connection: Connection, owner: str) -> None:
-    row = connection.execute(_stopped_at, {"owner": owner}).one_or_none()
-    if row is None or row.stopped_at is not None:
-        raise OwnerGone(declared_dead=row is not None)

@@ -1,0 +1,1 @@
+"""Lives of a journal that are cut short at the calls that change its file."""
