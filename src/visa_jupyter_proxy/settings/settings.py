@@ -210,7 +210,9 @@ class Settings(BaseSettings):
         "0", "Most client connections at a time; the others wait. 0 is what the file descriptors allow."
     )
     max_connections_per_address: Annotated[int, parsing.whole_number(0, 1000000)] = _setting(
-        "0", "Most connections of one address; 0 is any number: a front proxy is one address."
+        "0",
+        "Most connections of one address (in IPv6, of one network of 64 bits); 0 is any number: a front proxy "
+        "is one address.",
     )
     drain_s: Duration = _setting(
         "8", "Seconds for what is running to end after SIGTERM; Docker kills after 10."

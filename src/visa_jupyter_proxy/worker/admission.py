@@ -1,4 +1,4 @@
-"""How many clients there may be at a time, in all and from one address.
+"""How many clients there may be at a time, in all and from one address (in IPv6: from one network).
 
 Past the first limit nobody is refused: the worker stops accepting, and the others wait in the kernel's
 queue. Past the second, which is off by default, a connection is closed at once.
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.tally import Place
+from visa_jupyter_proxy.worker.networks import of_one_client
 
 _RESERVED_DESCRIPTORS: Final = 64
 """Standard streams, mailbox, listener, epoll, the API's connections, libraries."""
@@ -67,13 +68,13 @@ class Admission:
             self._pause()
         if not self._most_of_an_address:
             return True
-        return self._addresses.enter(address) <= self._most_of_an_address
+        return self._addresses.enter(of_one_client(address)) <= self._most_of_an_address
 
     def leave(self, address: str) -> None:
         """Count one that has gone, admitted or not."""
         self._changed(self.count - 1)
         if self._most_of_an_address:
-            self._addresses.leave(address)
+            self._addresses.leave(of_one_client(address))
         if self._paused and self.count < self.most:
             self._paused = False
             self._resume()

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.networks import of_one_client
 from visa_jupyter_proxy.worker.sections import options
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -43,10 +44,8 @@ class Client:
 
     @property
     def network(self) -> str:
-        """What is bounded together: an address or, in IPv6, the 2^64 that each client has (RFC 6177)."""
-        if ":" not in self.address:
-            return self.address
-        return str(ipaddress.IPv6Network((self.address, 64), strict=False).network_address)
+        """What is bounded together: see `of_one_client`."""
+        return of_one_client(self.address)
 
 
 class _Read:

@@ -1,0 +1,10 @@
+"""Which addresses are one client's."""
+
+import ipaddress
+
+
+def of_one_client(address: str) -> str:
+    """Return what is bounded together: an IPv4 address or, in IPv6, the 2^64 that each client has (RFC 6177)."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.IPv6Network((address, 64), strict=False).network_address)
