@@ -211,8 +211,8 @@ class Settings(BaseSettings):
     )
     max_connections_per_address: Annotated[int, parsing.whole_number(0, 1000000)] = _setting(
         "0",
-        "Most connections of one address (in IPv6, of one network of 64 bits); 0 is any number: a front proxy "
-        "is one address.",
+        "Most connections of one address (in IPv6, of one network of 64 bits); 0 is any number: a front "
+        "proxy is one address.",
     )
     drain_s: Duration = _setting(
         "8", "Seconds for what is running to end after SIGTERM; Docker kills after 10."

@@ -4,7 +4,7 @@ import ipaddress
 
 
 def of_one_client(address: str) -> str:
-    """Return what is bounded together: an IPv4 address or, in IPv6, the 2^64 that each client has (RFC 6177)."""
+    """Return what is bounded together: an IPv4 address, or the 2^64 of IPv6 that a client has (RFC 6177)."""
     if ":" not in address:
         return address
     return str(ipaddress.IPv6Network((address, 64), strict=False).network_address)
