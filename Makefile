@@ -61,6 +61,7 @@ bench-check: .venv/dev.stamp  ## Fail when we cost more than a tenth more than c
 bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, connection, ws, ws64k, kernel, open or openkernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
 
+# Not that of the board, which wants an hour of company.
 picture: .venv/dev.stamp chromium  ## Take the pictures of README and docs anew
 	@PICTURE=docs/images/jupyterlab.png $(BIN)/python -m pytest tests/e2e/test_jupyterlab.py
 	@all=$$(mktemp -d); trap 'rm -rf "$$all"' EXIT; \

@@ -9,7 +9,7 @@ from visa_jupyter_proxy.mailbox import Count, Counters, Observed
 from visa_jupyter_proxy.metrics import BUCKETS
 from visa_jupyter_proxy.state import WorkerState
 
-_AT_REST = WorkerState(**dict.fromkeys(WorkerState.__struct_fields__, 0))
+AT_REST = WorkerState(**dict.fromkeys(WorkerState.__struct_fields__, 0))
 _GET = ("Jupyter", "GET", "200")
 
 
@@ -18,7 +18,7 @@ def _counters(count: int = 0, tunnels: int = 0, instances: tuple[tuple[int, int]
     return Counters(
         counts=(Count(metrics.REQUESTS, _GET, count),),
         observed=(Observed(metrics.REQUEST_SECONDS, ("Jupyter",), buckets, count * 0.5),),
-        state=msgspec.structs.replace(_AT_REST, tunnels=tunnels),
+        state=msgspec.structs.replace(AT_REST, tunnels=tunnels),
         instance_tunnels=instances,
     )
 
@@ -59,6 +59,6 @@ def test_there_are_so_many_instances_and_no_more() -> None:
             Count(metrics.INSTANCE_BYTES, (instance, "up"), 9),
             Count(metrics.INSTANCE_REQUESTS, (instance,), 1),
         )
-        added.add(1, Counters(counts=counts, observed=(), state=_AT_REST))
+        added.add(1, Counters(counts=counts, observed=(), state=AT_REST))
     kept = {labels[0] for _, labels in added.counts}
     assert {str(number) for number in range(1, sums.MOST_INSTANCES + 1)} == kept

@@ -298,7 +298,7 @@ class TestApi:
         for template, operations in document["paths"].items():
             filled = template.replace("{id}", "none").replace("{sub}", "none")
             for method in ("get", "delete", "put", "post"):
-                status = admin.get(f"/api/v1{filled}", method=method.upper()).status
+                status = admin.status(f"/api/v1{filled}", method.upper())
                 assert (status != 405) == (method in operations), (method, template)
                 assert status == 405 or str(status) in operations[method]["responses"], (method, template)
 

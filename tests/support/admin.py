@@ -8,6 +8,7 @@ admin.metrics()["requests_total", "Jupyter", "GET", "200"]
 import http.client
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,13 +47,18 @@ class AdminClient:
         if self._token is not None:
             given.setdefault("Authorization", f"Bearer {self._token}")
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE_S)
-        try:
+        with closing(connection):
             connection.request(method, path, headers=given)
             response = connection.getresponse()
             names = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, names, response.read())
-        finally:
-            connection.close()
+
+    def status(self, path: str, method: str = "GET") -> int:
+        """Ask, and leave without the body, which may have no end."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE_S)
+        with closing(connection):
+            connection.request(method, path)
+            return connection.getresponse().status
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Scrape: name without prefix, and the labels' values in their order -> value.

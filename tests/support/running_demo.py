@@ -50,6 +50,7 @@ class RunningDemo:
         self.process = process
         self.proxy: str = summary["proxy"]
         self.visa: str = summary["visa"]
+        self.board: str = summary["board"]
         self.instances: dict[int, dict[str, Any]] = {one["id"]: one for one in summary["instances"]}
         self.logs = Path(summary["logs"])
 

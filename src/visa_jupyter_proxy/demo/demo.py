@@ -28,6 +28,9 @@ INSTANCE_HOSTS: Final = {1: "127.0.0.2", 2: "127.0.0.3"}
 
 JUPYTER_PORT: Final = 8888
 
+ADMIN_PORT: Final = 8089
+"""Of the proxy's board; another one is taken when it is busy."""
+
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,11 +41,17 @@ class Addresses:
     proxy_port: int
     api_port: int
     jupyter_port: int
+    admin_port: int
 
     @property
     def proxy(self) -> str:
         """Base URL of the proxy."""
         return f"http://{HOST}:{self.proxy_port}"
+
+    @property
+    def board(self) -> str:
+        """URL of the proxy's board."""
+        return f"http://{HOST}:{self.admin_port}/"
 
     @property
     def visa(self) -> str:
@@ -165,7 +174,8 @@ class _Demo:
         for instance in self._visa.instances.values():
             about = f"instance {instance.id} as {instance.owner.name} ({instance.state})"
             print(f"  {about:<44}{_sign_in(self._at, instance)}")  # noqa: T201 -- likewise
-        print(f"  {'what VISA has recorded':<44}{self._at.visa}/\n", flush=True)  # noqa: T201 -- likewise
+        print(f"  {'what VISA has recorded':<44}{self._at.visa}/")  # noqa: T201 -- likewise
+        print(f"  {'the board: who is in, and how the proxy is':<44}{self._at.board}\n", flush=True)  # noqa: T201 -- likewise
         _say(f"Logs are in {self._logs}. Ctrl-C stops everything.")
 
     def _summary(self) -> dict[str, object]:
@@ -182,6 +192,7 @@ class _Demo:
         return {
             "proxy": self._at.proxy,
             "visa": self._at.visa,
+            "board": self._at.board,
             "instances": instances,
             "logs": str(self._logs),
         }
@@ -215,6 +226,7 @@ def _proxy(at: Addresses, folder: Path, log: Path, more: Mapping[str, str]) -> P
     settings = {
         "SERVER_HOST": HOST,
         "SERVER_PORT": str(at.proxy_port),
+        "ADMIN_PORT": str(at.admin_port),
         "API_HOST": HOST,
         "API_PORT": str(at.api_port),
         "VISA_URL": at.visa,
@@ -240,6 +252,7 @@ def _addresses(port: int, api_port: int) -> Addresses:
         proxy_port=_port("the proxy", port, [HOST]),
         api_port=_port("VISA", api_port, [HOST]),
         # Who lets the system choose the proxy's port runs several demos at once.
+        admin_port=_port("the board", ADMIN_PORT if port else 0, [HOST]),
         jupyter_port=free_port(JUPYTER_PORT if port else 0, [*INSTANCE_HOSTS.values()]),
     )
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from aiohttp import web
 
-_OPEN: Final = ("/", "/board.js", "/board.css", "/health/live", "/health/ready")
+_OPEN: Final = ("/", "/health/live", "/health/ready")
 """Paths without a token: probes have none, and the board's page holds nothing but the form for it."""
 
 _SAME_SITE: Final = frozenset({"same-origin", "none"})

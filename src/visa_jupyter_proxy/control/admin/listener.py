@@ -3,17 +3,21 @@
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
 
 from visa_jupyter_proxy import logs, metrics
-from visa_jupyter_proxy.control.admin import health
+from visa_jupyter_proxy.control.admin import board, health
 from visa_jupyter_proxy.control.admin.access import Access
+from visa_jupyter_proxy.control.admin.api import PREFIX as API
 from visa_jupyter_proxy.control.admin.api import Api
 from visa_jupyter_proxy.control.admin.ending import Endings
+from visa_jupyter_proxy.control.admin.events import Events
 from visa_jupyter_proxy.control.admin.exposition import Exposition
+from visa_jupyter_proxy.control.admin.history import History
 from visa_jupyter_proxy.control.admin.seen import Seen
 from visa_jupyter_proxy.control.admin.sessions import OpenSessions
 from visa_jupyter_proxy.control.admin.turns import Turns
@@ -32,6 +36,7 @@ _FIELDS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Server": "visa-jupyter-proxy",
 }
 
 type Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -81,6 +86,8 @@ class Admin:
         self._exposition = Exposition(seen)
         self._journal = Turns(journal)
         sessions = OpenSessions(self._journal, seen.notebooks, seen.supervisor)
+        self._history = History(seen.sums)
+        self._events = Events(seen, sessions, self._history, self._journal)
         self._api = Api(seen, sessions, Endings(self._journal, seen.notebooks, seen.supervisor))
         self._runner = web.AppRunner(
             self._application(), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S
@@ -114,7 +121,10 @@ class Admin:
         application.router.add_get("/health/live", self._live)
         application.router.add_get("/health/ready", self._ready)
         application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/", self._board)
+        application.router.add_get(f"{API}/events", self._events.stream)
         self._api.add_to(application.router)
+        application.on_shutdown.append(self._end_streams)
         return application
 
     @web.middleware
@@ -135,6 +145,12 @@ class Admin:
             response.headers.update(_FIELDS)
         return response
 
+    async def _board(self, _request: web.Request) -> web.StreamResponse:
+        return board.page()
+
+    async def _end_streams(self, _application: web.Application) -> None:
+        self._events.end()
+
     async def _live(self, _request: web.Request) -> web.StreamResponse:
         return health.respond(health.live())
 
@@ -154,3 +170,4 @@ class Admin:
             late_s = max(0.0, loop.time() - due)
             self._seen.sums.observe(metrics.LOOP_SECONDS, ("control",), late_s)
             self._seen.look_at_api()
+            self._history.tick(time.time())

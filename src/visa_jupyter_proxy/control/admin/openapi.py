@@ -134,6 +134,15 @@ def document() -> dict[str, Any]:
                     },
                 )
             },
+            "/events": {
+                "get": _operation(
+                    "Server-sent events for the board: history, state, sessions, point",
+                    {
+                        "200": {"description": "events", "content": {"text/event-stream": {}}},
+                        **_failures(_503="too many look at the same time"),
+                    },
+                )
+            },
             "/routes": {
                 "get": _operation(
                     "The services of proxy.conf.json; fixed values of setHeaders are masked",
