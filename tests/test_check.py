@@ -20,6 +20,7 @@ import pytest
 import trustme
 
 from support.commands import PREFIX, Site
+from support.identity import Provider
 from support.postgres import PostgresServer
 from support.visa_api import Answer, Hold, VisaApiServer, visa_api_thread
 from visa_jupyter_proxy.control.journal import Journal
@@ -112,7 +113,7 @@ def test_a_good_configuration(site: Site, name: str) -> None:
     answer = site.run("check")
     assert 0 == answer.exit_code, answer.output
     assert {"ok"} == {line.split()[0] for line in answer.stdout.splitlines()}, answer.output
-    assert ["settings", "routes", "listening", "VISA", "clock", "journal"] == [
+    assert ["settings", "routes", "listening", "admin", "VISA", "clock", "journal"] == [
         line.split()[1] for line in answer.stdout.splitlines()
     ]
     changed = {path.name for path in {*before} ^ {*site.directory.rglob("*")}}
@@ -236,7 +237,24 @@ class TestWarnings:
             site.settings(SERVER_HOST="127.0.0.1", SERVER_PORT=str(taken.getsockname()[1]))
             verdict, text = _findings(site)["listening"]
         assert "warning" == verdict
-        assert "by this proxy, if it runs already; else change VISA_JUPYTER_PROXY_SERVER_PORT" in text
+        assert "by this proxy, if it runs already; else set VISA_JUPYTER_PROXY_SERVER_PORT" in text
+
+    def test_an_admin_port_that_is_in_use(self, site: Site) -> None:
+        """One that was chosen is as the other; one that was not gives way."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            site.settings(ADMIN_PORT=str(taken.getsockname()[1]))
+            verdict, text = _findings(site)["admin"]
+        assert ("warning", True) == (verdict, "else set VISA_JUPYTER_PROXY_ADMIN_PORT" in text)
+
+    def test_keys_that_cannot_be_had(self, site: Site) -> None:
+        """Tokens are left to VISA meanwhile; with keys, it says how many."""
+        site.settings(JWKS_URL="http://127.0.0.1:1/keys")
+        verdict, text = _findings(site)["keys"]
+        assert ("warning", True) == (verdict, "VISA alone judges tokens meanwhile" in text)
+        (site.directory / "keys.json").write_bytes(Provider().key_set())
+        site.settings(JWKS_URL="", JWKS_FILE="keys.json")
+        verdict, text = _findings(site)["keys"]
+        assert ("ok", True) == (verdict, "has 1 that can be used" in text)
 
 
 class TestVisa:
@@ -401,4 +419,4 @@ def test_a_person_is_told_what_is_waited_for(site: Site, api: VisaApiServer) -> 
     out, _ = process.communicate(timeout=60)
     os.close(ours)
     assert f"asking VISA at {api.url}, 10 s at most" in said
-    assert (0, 6) == (process.returncode, len(out.splitlines()))
+    assert (0, 7) == (process.returncode, len(out.splitlines()))

@@ -12,6 +12,7 @@ import pytest
 
 from support.client import RawClient
 from support.commands import PREFIX, Site
+from support.identity import Provider
 from support.instance import Instance
 from support.proxy import running_proxy
 from support.visa_api import VisaApiServer, visa_api_thread
@@ -207,6 +208,21 @@ class TestRefused:
         assert int(bool(said)) == answer.exit_code, answer.output
         for words in said:
             assert words in answer.stdout
+
+    def test_a_token_that_nobody_has_signed(self, site: Site, api: VisaApiServer) -> None:
+        """With keys, VISA is not asked about it: as a worker does it."""
+        provider = Provider()
+        (site.directory / "keys.json").write_bytes(provider.key_set())
+        (site.directory / "signed").write_text(signed := provider.token())
+        api.user(signed, "anna")
+        site.settings(JWKS_FILE="keys.json")
+        before = len(api.requests)
+        assert (
+            "token_rejected"
+            == _told(site, "/jupyter/7/x", "--token", "token", refused=True)["refused"]["error"]
+        )
+        assert before == len(api.requests)
+        assert "anna" == _told(site, "/jupyter/7/x", "--token", "signed")["user"]
 
     def test_nothing_listens(self, site: Site, instance: Instance) -> None:
         """VISA allows it, and the port is closed."""

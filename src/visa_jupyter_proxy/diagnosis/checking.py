@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from visa_jupyter_proxy.control.admin.listener import AdminPortBusy
+from visa_jupyter_proxy.control.admin.listener import bind as bind_admin
 from visa_jupyter_proxy.control.control import CannotStart, bind
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.errors import JournalError, StorageRefused
@@ -32,8 +34,11 @@ async def look(settings: Settings, routes: Sequence[Route]) -> AsyncIterator[Fin
     for finding in _routes(settings.config_path(), routes):
         yield finding
     yield _listening(settings)
+    yield _administration(settings)
     async for finding in _visa(settings):
         yield finding
+    if settings.jwks_url is not None or settings.jwks_file is not None:
+        yield await _keys(settings)
     yield await _journal(settings)
 
 
@@ -61,15 +66,50 @@ def _listening(settings: Settings) -> Finding:
     try:
         bind(host, port).close()
     except CannotStart as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
-            text = f"{host} port {port} is in use: by this proxy, if it runs already; else {_change_port()}"
-            return Finding("listening", "warning", text)
+        if _is_in_use(error):
+            return Finding("listening", "warning", _in_use(host, port, "SERVER_PORT"))
         return Finding("listening", "wrong", str(error))
     return Finding("listening", "ok", f"{host} port {port} is free")
 
 
-def _change_port() -> str:
-    return f"change {PREFIX}SERVER_PORT, or stop what uses it"
+def _administration(settings: Settings) -> Finding:
+    host, port = settings.admin_host, settings.admin_port
+    try:
+        taken = bind_admin(settings)
+    except AdminPortBusy as error:
+        if _is_in_use(error):
+            return Finding("admin", "warning", _in_use(host, port, "ADMIN_PORT"))
+        return Finding("admin", "wrong", str(error))
+    with taken:
+        if port in (0, taken.getsockname()[1]):
+            return Finding("admin", "ok", f"{host} port {port} is free")
+    text = f"{host} port {port} is in use, by this proxy or another one: a free port will be taken"
+    return Finding("admin", "ok", text)
+
+
+def _is_in_use(error: Exception) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+
+
+def _in_use(host: str, port: int, name: str) -> str:
+    advice = f"by this proxy, if it runs already; else set {PREFIX}{name}, or stop what uses it"
+    return f"{host} port {port} is in use: {advice}"
+
+
+async def _keys(settings: Settings) -> Finding:
+    """Look whether the keys can be had with which tokens are verified."""
+    from visa_jupyter_proxy.worker import key_set  # noqa: PLC0415 -- 8 MB that few want
+
+    where = settings.jwks_url or settings.jwks_file
+    source = key_set.KeyServer(str(where)) if settings.jwks_url else key_set.KeyFile(str(where))
+    try:
+        keys = await source.fetch()
+    except key_set.KeysUnavailable as error:
+        text = f"{where}: {error}: VISA alone judges tokens meanwhile; see {PREFIX}JWKS_URL"
+        return Finding("keys", "warning", text)
+    finally:
+        await source.close()
+    return Finding("keys", "ok", f"{where} has {len(keys)} that can be used")
 
 
 async def _visa(settings: Settings) -> AsyncIterator[Finding]:

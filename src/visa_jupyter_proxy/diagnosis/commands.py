@@ -28,8 +28,8 @@ _ON_THE_COMMAND_LINE: Final = (
 def check(as_json: _AsJson = False) -> None:
     """See whether everything is there that the proxy needs. Changes nothing, also while a proxy runs.
 
-    Looks at the settings, the routes, the port, the VISA API, its clock and the journal, and says of each
-    what to change. VISA is asked with a token that is none, so nothing happens there.
+    Looks at the settings, the routes, the ports, the VISA API, its clock, keys and the journal, and says of
+    each what to change. VISA is asked with a token that is none, so nothing happens there.
 
     Exit status: 0 the proxy can serve (there may be warnings), 1 something that it needs cannot be reached
     or used, 2 a setting or a route is wrong.

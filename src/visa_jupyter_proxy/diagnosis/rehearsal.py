@@ -8,7 +8,7 @@ the head is read, the rules are applied, VISA is asked (when there is a token), 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, override
+from typing import TYPE_CHECKING, Any, Final, override
 
 import msgspec
 
@@ -31,6 +31,10 @@ from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.questions import Questions
 from visa_jupyter_proxy.worker.splice import Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
+from visa_jupyter_proxy.worker.worker import verification_of
+
+if TYPE_CHECKING:  # see `verification_of`
+    from visa_jupyter_proxy.worker.verification import Verification
 
 ASSUMED_HOST: Final = "192.0.2.1"
 """Stands for the instance's address where VISA is not asked (RFC 5737: no machine has it)."""
@@ -76,11 +80,12 @@ async def rehearse(
         timeout_s=settings.api_timeout_s,
         placeholders=Router(routes).placeholders,
     )
+    verification = verification_of(settings, loop.time) if ask else None
     proxy = _Proxy(
         outcome,
         settings,
         routes,
-        authorization=_authorization(api, settings, agreed=not ask),
+        authorization=_authorization(api, settings, verification, agreed=not ask),
         pool=_Pool(outcome, settings, hangups, splices, connect=connect, sample=sample),
         hangups=hangups,
     )
@@ -90,13 +95,17 @@ async def rehearse(
         downstream.data_received(head)
         await proxy.is_done.wait()
     finally:
+        if verification is not None:
+            await verification.close()
         await api.close()
         splices.close()
         hangups.close()
     return outcome
 
 
-def _authorization(api: VisaApi, settings: WorkerSettings, *, agreed: bool) -> Authorization:
+def _authorization(
+    api: VisaApi, settings: WorkerSettings, verification: "Verification | None", *, agreed: bool
+) -> Authorization:
     now = asyncio.get_running_loop().time
     kind = _Agreed if agreed else Authorization
     return kind(
@@ -105,6 +114,7 @@ def _authorization(api: VisaApi, settings: WorkerSettings, *, agreed: bool) -> A
         reuse_s=settings.cache_refresh_time_s,
         stale_s=0,
         now=now,
+        verify=None if verification is None else verification.verify,
     )
 
 

@@ -49,7 +49,7 @@ from visa_jupyter_proxy.worker.telling import Progress, token_accepted
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 from visa_jupyter_proxy.worker.upstream import Upstream
 
-if TYPE_CHECKING:  # see `_verification`
+if TYPE_CHECKING:  # see `verification_of`
     from visa_jupyter_proxy.worker.verification import Verification
 
 _TICK_S: Final = 1.0
@@ -91,7 +91,7 @@ class Worker:
         questions = Questions(
             self._api, patience_s=settings.api_timeout_s, now=loop.time, workers=start.places
         )
-        self._verification = _verification(settings, loop.time)
+        self._verification = verification_of(settings, loop.time)
         self._authorization = Authorization(
             questions,
             InstanceNetworks(settings.instance_networks),
@@ -311,7 +311,8 @@ async def serve(listener: socket.socket, pipe: socket.socket, tally: int | None 
     await _Life().live(listener, pipe, tally)
 
 
-def _verification(settings: WorkerSettings, now: Callable[[], float]) -> "Verification | None":
+def verification_of(settings: WorkerSettings, now: Callable[[], float]) -> "Verification | None":
+    """Make what verifies tokens, None when no keys are given."""
     if settings.jwks_url is None and settings.jwks_file is None:
         return None
     from visa_jupyter_proxy.worker import verification  # noqa: PLC0415 -- 8 MB that few want
