@@ -21,7 +21,7 @@ from visa_jupyter_proxy.control.admin.sums import MOST_INSTANCES
 from visa_jupyter_proxy.diagnosis.advice import ADVICE
 from visa_jupyter_proxy.errors import ClientGone, ProxyError
 from visa_jupyter_proxy.logs import LEVELS
-from visa_jupyter_proxy.settings import FIELDS, PREFIX, ConfigurationError, Settings, load
+from visa_jupyter_proxy.settings import FIELDS, PREFIX, RELOADABLE, ConfigurationError, Settings, load
 
 DIRECTORY: Final = Path(__file__).parent
 
@@ -42,15 +42,18 @@ read from a file instead, such as a secret of Docker or Kubernetes:
 instead; `visa-jupyter-proxy check` says the same without starting. Other names with the prefix get a
 warning that names the nearest.
 
-| setting | default | meaning | write |
-|---|---|---|---|
+A [reload](../operating/reloading.md) changes those that say so; the others change at a start.
+
+| setting | default | meaning | write | changes at |
+|---|---|---|---|---|
 """
 
 
 def settings_page() -> str:
     """Make the page of all settings: what the code says of each, and what it takes."""
     rows = (
-        f"| `{name.upper()}` | {_default(name)} | {_meaning(name)} | {allowed(name)} |" for name in FIELDS
+        f"| `{name.upper()}` | {_default(name)} | {_meaning(name)} | {allowed(name)} | {_changes_at(name)} |"
+        for name in FIELDS
     )
     return _NOTE.format("settings/settings.py") + _SETTINGS + "".join(f"{row}\n" for row in rows)
 
@@ -92,6 +95,10 @@ def metrics_page() -> str:
 
 def _meaning(name: str) -> str:
     return str(Settings.model_fields[name].description).replace("|", "\\|")
+
+
+def _changes_at(name: str) -> str:
+    return "reload" if name in RELOADABLE else "start"
 
 
 def _default(name: str) -> str:

@@ -292,12 +292,13 @@ class TestSystemd:
         program = "/opt/visa-jupyter-proxy/bin/visa-jupyter-proxy serve"
         assert f"ExecStart={program}\n" in text
         unit = tmp_path / "visa-jupyter-proxy.service"
-        unit.write_text(text.replace(program, f"{_BIN / 'visa-jupyter-proxy'} serve"))
+        unit.write_text(text.replace("/opt/visa-jupyter-proxy/bin", str(_BIN)))
         return unit
 
     def test_it_is_what_systemd_reads(self, tmp_path: Path) -> None:
         """Without a complaint about any directive."""
-        done = _run("systemd-analyze", "verify", "--man=no", self._unit(tmp_path))
+        sock = shutil.copy(_DEPLOY / "systemd" / "visa-jupyter-proxy.socket", tmp_path)
+        done = _run("systemd-analyze", "verify", "--man=no", self._unit(tmp_path), sock)
         ours = [line for line in done.stderr.splitlines() if "visa-jupyter-proxy" in line]
         assert (0, []) == (done.returncode, ours)
 

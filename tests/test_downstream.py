@@ -18,7 +18,7 @@ from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
 from visa_jupyter_proxy.worker.counts import Counts
-from visa_jupyter_proxy.worker.downstream import LINGER_S, MOST_IN_A_TURN, Downstream
+from visa_jupyter_proxy.worker.downstream import DRAIN_IDLE_S, LINGER_S, MOST_IN_A_TURN, Downstream
 from visa_jupyter_proxy.worker.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.pool import Pool
@@ -196,6 +196,48 @@ class TestDeadlines:
             assert 1 == client.answers
             client.downstream.expired(client.now + LINGER_S)
             assert client.wire.aborted
+
+        _run(test)
+
+
+class TestDrain:
+    """The worker stops: a request that is on its way is answered, and no other one is taken."""
+
+    def test_an_idle_connection_is_closed_a_moment_later(self) -> None:
+        """Nothing has come in it."""
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND)
+            client.downstream.drain()
+            assert DRAIN_IDLE_S == client.left
+            client.now += DRAIN_IDLE_S
+            client.downstream.expired(client.now)
+            assert (1, True) == (client.answers, client.wire.is_closing())
+
+        _run(test)
+
+    @pytest.mark.parametrize("before", [b"", _NOT_FOUND])
+    def test_a_request_that_comes_in_it_is_the_last_one(self, before: bytes) -> None:
+        """On a fresh connection, and on one that was used before."""
+
+        def test(client: Client) -> None:
+            client.sends(before)
+            client.wire.sent.clear()
+            client.downstream.drain()
+            client.sends(_NOT_FOUND)
+            assert (1, True) == (client.answers, b"\r\nConnection: close\r\n" in client.wire.sent)
+
+        _run(test)
+
+    def test_a_head_that_has_begun_keeps_its_time(self) -> None:
+        """As a request that is under way."""
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND[:10])
+            client.downstream.drain()
+            assert _HEADER_S == client.left
+            client.sends(_NOT_FOUND[10:])
+            assert (1, True) == (client.answers, b"\r\nConnection: close\r\n" in client.wire.sent)
 
         _run(test)
 

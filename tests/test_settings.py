@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from visa_jupyter_proxy.routes import load as load_routes
-from visa_jupyter_proxy.settings import FIELDS, PREFIX, ConfigurationError, Settings, load
+from visa_jupyter_proxy.settings import (
+    FIELDS,
+    PREFIX,
+    RELOADABLE,
+    ConfigurationError,
+    Settings,
+    load,
+    reloaded,
+)
 
 _ROOT = Path(__file__).parent.parent
 _ORIGINAL = _ROOT / "examples" / "original"
@@ -546,3 +554,31 @@ def _file(directory: Path, text: str) -> Path:
     path = directory / "secret"
     path.write_text(text)
     return path
+
+
+class TestReload:
+    """Which settings a reload changes: all but what was bound, opened or counted at the start."""
+
+    def test_there_are_such_settings(self) -> None:
+        """A name that is none would change nothing."""
+        assert set() == RELOADABLE - set(FIELDS)
+
+    @pytest.mark.parametrize(
+        "name", ["SERVER_HOST", "SERVER_PORT", "WORKERS", "STORAGE_DIR", "STORAGE_URL", "ADMIN_PORT"]
+    )
+    def test_addresses_workers_and_storage_are_not_among_them(self, name: str) -> None:
+        """They would need another socket, process or store."""
+        assert name.lower() not in RELOADABLE
+
+    def test_what_may_change_is_taken_and_the_rest_is_kept(self, tmp_path: Path) -> None:
+        """Both are named."""
+        before, _ = load({PREFIX + "WORKERS": "2"}, tmp_path)
+        read, _ = load({PREFIX + "WORKERS": "3", PREFIX + "HEAD_FIELDS": "20"}, tmp_path)
+        settings, changed, kept = reloaded(before, read)
+        assert (("HEAD_FIELDS",), ("WORKERS",)) == (changed, kept)
+        assert (20, 2) == (settings.head_fields, settings.workers)
+
+    def test_nothing_has_changed(self, tmp_path: Path) -> None:
+        """Then nothing does."""
+        before, _ = load({}, tmp_path)
+        assert (before, (), ()) == reloaded(before, load({}, tmp_path)[0])

@@ -1,11 +1,14 @@
 """The command `visa-jupyter-proxy`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from visa_jupyter_proxy import __version__, diagnosis, logs, mistakes, routes, sessions, settings
+from visa_jupyter_proxy import __version__, diagnosis, mistakes, routes, sessions, settings
+
+if TYPE_CHECKING:
+    from visa_jupyter_proxy.control.configuration import Configuration
 
 _HELP = """The authenticated reverse proxy of VISA. Without a command it serves.
 
@@ -43,39 +46,68 @@ def main_options(
 ) -> None:
     """Serve when no command is given, as the original does."""
     if context.invoked_subcommand is None:
-        serve()
+        serve(take_over=False)
 
 
 @app.command()
-def serve() -> None:
-    """Run the proxy until SIGTERM or SIGINT.
+def serve(
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Take over from the process that runs on the same STORAGE_DIR, if there is one: it hands "
+            "its listening socket over, and drains as soon as this one serves.",
+        ),
+    ] = False,
+) -> None:
+    """Run the proxy until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
 
     Settings come from the environment and from `.env` in the working directory, the services from
     `proxy.conf.json`. Exit status: 0 stopped as told, 1 cannot start, 2 a setting or a route is wrong.
     """
-    from visa_jupyter_proxy import error_pages  # noqa: PLC0415 -- only commands that serve need jinja2
-
-    with mistakes.told():
-        chosen, warnings = settings.load()
-        services = routes.load(chosen.config_path())
-        pages = error_pages.load(chosen.pages_dir, chosen.visa_url)
-    worker = chosen.for_worker()
-    logs.configure(
-        worker.log_level,
-        worker.log_timezone,
-        worker.log_syslog_host,
-        worker.log_syslog_port,
-        worker.log_syslog_app_name,
-    )
-    for warning in warnings:
-        logs.get().warning(warning)
-    from visa_jupyter_proxy.control.control import CannotStart, run  # noqa: PLC0415 -- only this command needs a database
+    from visa_jupyter_proxy.control.control import run  # noqa: PLC0415 -- only this command needs a database
+    from visa_jupyter_proxy.control.listener import CannotStart  # noqa: PLC0415 -- likewise
 
     try:
-        run(chosen, services, pages)
+        with mistakes.told():
+            run(_configuration, take_over=take_over)
     except CannotStart as error:
         typer.echo(f"visa-jupyter-proxy: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def _configuration() -> "Configuration":
+    from visa_jupyter_proxy import error_pages  # noqa: PLC0415 -- only commands that serve need jinja2
+    from visa_jupyter_proxy.control.configuration import Configuration  # noqa: PLC0415 -- likewise
+
+    chosen, warnings = settings.load()
+    services = routes.load(chosen.config_path())
+    return Configuration(chosen, warnings, services, error_pages.load(chosen.pages_dir, chosen.visa_url))
+
+
+@app.command()
+def reload() -> None:
+    """Have the process that runs on the same STORAGE_DIR read its configuration again, as SIGHUP does.
+
+    It uses its own environment, its `.env` and its files. Exit status: 0 it goes by it now, 1 there is no
+    such process, 2 there is a mistake, and it goes by the old one.
+    """
+    from visa_jupyter_proxy.control.control_socket import Caller  # noqa: PLC0415 -- only this command asks
+
+    with mistakes.told():
+        chosen, _ = settings.load()
+    try:
+        caller = Caller.find(chosen.storage_dir)
+        answer = caller.ask("reload").answer if caller is not None else None
+    except OSError as error:
+        typer.echo(f"visa-jupyter-proxy: {chosen.storage_dir}: {error.strerror or error}", err=True)
+        raise typer.Exit(1) from None
+    if answer is None:
+        typer.echo(f"visa-jupyter-proxy: no process runs on {chosen.storage_dir} (STORAGE_DIR)", err=True)
+        raise typer.Exit(1)
+    for line in answer.lines:
+        typer.echo(line, err=not answer.done)
+    raise typer.Exit(0 if answer.done else 2)
 
 
 for command in (diagnosis.check, diagnosis.explain, diagnosis.routes):

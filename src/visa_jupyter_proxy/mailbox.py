@@ -153,6 +153,15 @@ class LookAtTunnels(_Message, tag="look_at_tunnels"):
     """Tell now what has passed through kernel channels, those that have moved since the last look."""
 
 
+class Reload(_Message, tag="reload"):
+    """Use other settings and routes from the next request on; connections stay as they are."""
+
+    settings: WorkerSettings
+    """As in `Start`."""
+    routes: tuple[Route, ...]
+    pages: dict[str, dict[str, Page]]
+
+
 class ShowState(_Message, tag="show_state"):
     """Write the line of `state` to the log."""
 
@@ -288,7 +297,7 @@ class Counters(_Message, tag="counters"):
     """Instance, and how many WebSockets it has; only with `metrics_per_instance`."""
 
 
-type Downwards = Start | Ping | Drain | EndTunnels | LookAtTunnels | ShowState
+type Downwards = Start | Ping | Drain | EndTunnels | LookAtTunnels | Reload | ShowState
 type Upwards = (
     Ready
     | Pong
@@ -309,6 +318,7 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
     | Drain
     | EndTunnels
     | LookAtTunnels
+    | Reload
     | ShowState
     | Ready
     | Pong

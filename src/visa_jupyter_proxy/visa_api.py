@@ -131,7 +131,7 @@ class VisaApi:
         self._called = called
         context = ssl.create_default_context(cafile=ca_file) if base_url.startswith("https:") else True
         self._base_url = base_url
-        self._placeholders = frozenset(placeholders)
+        self.placeholders = frozenset(placeholders)
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._session = aiohttp.ClientSession(
             # One connection for each question that may be under way; callers bound those.
@@ -260,7 +260,7 @@ class VisaApi:
         owner = next((m.user.id for m in data.members or () if m.role == "OWNER" and m.user), None)
         owner = None if owner is None else str(owner)
         known = {"computeId": data.computeId, "id": str(data.id), "uid": data.uid, "owner": owner}
-        values = {name: value for name, value in known.items() if name in self._placeholders and value}
+        values = {name: value for name, value in known.items() if name in self.placeholders and value}
         return Instance(
             id=data.id,
             host=data.ipAddress or None,

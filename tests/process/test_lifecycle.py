@@ -134,7 +134,7 @@ class TestStop:
         assert 0 == proxy.exit_status()
 
     def test_226_an_idle_connection_is_closed(self, place: Place) -> None:
-        """A kept-alive connection without a request ends at once."""
+        """A kept-alive connection without a request ends a moment later: one may be on its way."""
         proxy = place.start()
         client = place.client(proxy)
         assert client.ask(request()).status == 200

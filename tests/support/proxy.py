@@ -30,14 +30,22 @@ _PATIENCE_S: Final = 60.0
 class RunningProxy:
     """A proxy process in `directory`, where its log, its configuration and its journal are."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], under: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        under: Sequence[str] = (),
+        *,
+        options: Sequence[str] = (),
+        log_name: str = "proxy.log",
+    ) -> None:
         self.directory = directory
-        self.log = directory / "proxy.log"
+        self.log = directory / log_name
         self._environment = environment
         self._under = under
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and commands
-                [*under, sys.executable, "-m", "visa_jupyter_proxy", "serve"],
+                [*under, sys.executable, "-m", "visa_jupyter_proxy", "serve", *options],
                 cwd=directory,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -113,6 +121,19 @@ class RunningProxy:
         if self.is_alive():
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(_PATIENCE_S)
+
+    def start_successor(self, **settings: str) -> "RunningProxy":
+        """Start the process that takes over; return when it listens, whereupon this one drains."""
+        environment = {**self._environment, **{PREFIX + name: value for name, value in settings.items()}}
+        successor = RunningProxy(
+            self.directory,
+            environment,
+            self._under,
+            options=("--take-over",),
+            log_name=f"{self.log.stem}-next.log",
+        )
+        successor.wait_until_it_listens()
+        return successor
 
     def start_again(self) -> "RunningProxy":
         """Start a new process in the same directory, with the same environment."""

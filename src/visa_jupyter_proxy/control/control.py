@@ -1,7 +1,7 @@
 """Control: binds the socket, has workers serve on it, and owns what must not be lost.
 
-One process, with the workers as its children. It lives from `run` to the first SIGTERM or SIGINT; a
-second one ends everything at once.
+One process, with the workers as its children. It lives from `run` to the first SIGTERM or SIGINT, or until
+another process has taken its place; a second signal ends everything at once.
 """
 
 import asyncio
@@ -18,10 +18,15 @@ from visa_jupyter_proxy.control.admin.listener import Admin, AdminPortBusy
 from visa_jupyter_proxy.control.admin.listener import bind as bind_admin
 from visa_jupyter_proxy.control.admin.seen import Seen
 from visa_jupyter_proxy.control.admin.sums import Sums
+from visa_jupyter_proxy.control.configuration import Configuration, Read
+from visa_jupyter_proxy.control.control_socket import Answer, Asks, ControlSocket, Reply
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import StorageRefused
+from visa_jupyter_proxy.control.listener import CannotStart, Predecessor, fits, listen
 from visa_jupyter_proxy.control.notebooks import Notebooks
+from visa_jupyter_proxy.control.reloading import Reloading, configure_logs, warn
+from visa_jupyter_proxy.control.service_manager import ServiceManager
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.upkeep import Upkeep
@@ -33,45 +38,23 @@ from visa_jupyter_proxy.mailbox import (
     Counters,
     EndTunnels,
     Message,
-    Page,
-    Start,
     TokenAccepted,
     TunnelEnded,
     TunnelOpened,
     TunnelProgressed,
 )
-from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.settings import Settings
 from visa_jupyter_proxy.visa_api import VisaApi
-
-_BACKLOG: Final = 4096
-"""Connections that wait to be accepted: Linux's net.core.somaxconn."""
 
 _SHARE_OF_WORKERS: Final = 0.8
 """The part of `DRAIN_S` that requests and tunnels get; the rest is for the journal and the reports."""
 
 
-class CannotStart(Exception):
-    """What stops the program from starting, in words for the operator."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen. Raises `CannotStart`."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        dual = host == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
-    except OSError as error:
-        raise CannotStart(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; "
-            "change VISA_JUPYTER_PROXY_SERVER_HOST or VISA_JUPYTER_PROXY_SERVER_PORT, or stop what uses it"
-        ) from error
-
-
-def _bind_admin(settings: Settings) -> socket.socket:
-    """Bind the admin listener. Raises `CannotStart`."""
+def _bind_admin(settings: Settings, predecessor: Predecessor | None) -> socket.socket:
+    """Return the socket of the admin listener. Raises `CannotStart`."""
+    passed_on = None if predecessor is None else predecessor.admin
+    if passed_on is not None and fits(passed_on, settings.admin_host, settings.admin_port):
+        return passed_on
     try:
         return bind_admin(settings)
     except AdminPortBusy as busy:
@@ -91,12 +74,26 @@ def _journal(settings: Settings) -> Journal:
 class Control:
     """The parts of the control process, tied together."""
 
-    def __init__(
-        self, settings: Settings, routes: tuple[Route, ...], pages: dict[str, dict[str, Page]]
-    ) -> None:
-        self._settings = settings
-        self._start = Start(settings=settings.for_worker(), routes=routes, pages=pages)
-        """For all workers together: the supervisor gives each its part."""
+    def __init__(self, configuration: Configuration, read: Read, *, take_over: bool = False) -> None:
+        """`read` is asked for a configuration at each reload.
+
+        `take_over`: from the process that runs on the same directory, if there is one.
+        """
+        self._configuration = configuration
+        self._settings = configuration.settings
+        """Those that hold now."""
+        self._read = read
+        self._take_over = take_over
+        self._service_manager = ServiceManager()
+        self._control_socket = ControlSocket(configuration.settings.storage_dir, self._answer)
+        self._handed_over: tuple[socket.socket, ...] = ()
+        """What a process gets that takes over: the listening socket, and the admin listener's."""
+        self._reloading: Reloading | None = None
+        """None while requests are not served, be it not yet or no longer."""
+        self._reloads_later = False
+        """Whether it was told to before."""
+        self._replaced_by: int | None = None
+        """The process that serves in our place."""
         self._supervisor: Supervisor | None = None
         self._notebooks: Notebooks | None = None
         self._sums = Sums()
@@ -106,15 +103,17 @@ class Control:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until a signal says stop. Raises `CannotStart`."""
+        """Serve until a signal says stop, or another process takes over. Raises `CannotStart`."""
         settings = self._settings
         self._catch_signals()
         journal = _journal(settings)
-        listener = bind(settings.server_host, settings.server_port)
-        admin_socket = _bind_admin(settings)
+        predecessor = Predecessor.find(settings.storage_dir) if self._take_over else None
+        listener = listen(settings, predecessor)
+        admin_socket = _bind_admin(settings, predecessor)
+        self._handed_over = (listener, admin_socket)
         api = VisaApi(
             settings.api_base_url,
-            ca_file=self._start.settings.api_ca_file,
+            ca_file=settings.for_worker().api_ca_file,
             timeout_s=settings.api_timeout_s,
             called=self._sums.api_called,
         )
@@ -134,35 +133,36 @@ class Control:
         loop.add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, upkeep, api)
         self._notebooks = notebooks
         supervisor = self._supervisor = Supervisor(
-            self._start, settings.workers, listener, received=self._received, lost=self._lost
+            self._configuration.start(),
+            settings.workers,
+            listener,
+            received=self._received,
+            lost=self._lost,
         )
-        admin = self._admin(supervisor, notebooks, api, admin_socket)
+        seen = self._seen(supervisor, notebooks, api)
+        admin = Admin(seen, admin_socket, _journal(settings))
         try:
-            await admin.start()
-            await self._serve(listener, supervisor, notebooks, upkeep)
+            if predecessor is None:
+                await admin.start()  # otherwise the predecessor answers until this process serves
+            await self._begin(supervisor, listener, notebooks, upkeep)
+            if not self._stop.is_set():
+                await self._take_place(supervisor, seen, admin, predecessor)
+                await self._serve()
+            if self._replaced_by is not None:
+                await admin.stop()  # the other process answers
+            await upkeep.stop()
+            if self._vigil is not None:
+                await self._vigil.stop()
+            await self._finish(listener, supervisor, notebooks)
         finally:
             await admin.stop()
             await api.close()
         logs.get().notice("stopped")
 
-    def _admin(
-        self, supervisor: Supervisor, notebooks: Notebooks, api: VisaApi, listener: socket.socket
-    ) -> Admin:
-        seen = Seen(
-            settings=self._settings,
-            routes=self._start.routes,
-            sums=self._sums,
-            supervisor=supervisor,
-            notebooks=notebooks,
-            vigil=self._vigil,
-            api=api,
-            is_draining=self._stop.is_set,
-        )
-        return Admin(seen, listener, _journal(self._settings))
-
-    async def _serve(
-        self, listener: socket.socket, supervisor: Supervisor, notebooks: Notebooks, upkeep: Upkeep
+    async def _begin(
+        self, supervisor: Supervisor, listener: socket.socket, notebooks: Notebooks, upkeep: Upkeep
     ) -> None:
+        """Return when requests are served, or when a signal says stop. Raises `CannotStart`."""
         try:
             await self._first_workers(supervisor, listener)
         except CannotStart:
@@ -172,11 +172,46 @@ class Control:
         upkeep.start()
         if self._vigil is not None:
             self._vigil.start()
+
+    async def _take_place(
+        self, supervisor: Supervisor, seen: Seen, admin: Admin, predecessor: Predecessor | None
+    ) -> None:
+        """Be the one who is asked, and relieve the predecessor."""
+
+        def changed(configuration: Configuration) -> None:
+            self._settings = seen.settings = configuration.settings
+            seen.routes = configuration.routes
+
+        self._reloading = Reloading(
+            self._configuration, self._read, supervisor, self._service_manager, changed
+        )
+        self._control_socket.open(replace=predecessor is not None)
+        if predecessor is not None:
+            await admin.start()
+            await predecessor.relieve()
+
+    async def _serve(self) -> None:
+        """Return when it is time to stop."""
+        self._service_manager.ready("serving")
+        if self._reloads_later:
+            self._hung_up()
         await self._stop.wait()
-        await upkeep.stop()
-        if self._vigil is not None:
-            await self._vigil.stop()
-        await self._finish(listener, supervisor, notebooks)
+        self._reloading = None
+        await self._control_socket.close()
+        if self._replaced_by is None:
+            self._service_manager.stopping()
+
+    def _seen(self, supervisor: Supervisor, notebooks: Notebooks, api: VisaApi) -> Seen:
+        return Seen(
+            settings=self._settings,
+            routes=self._configuration.routes,
+            sums=self._sums,
+            supervisor=supervisor,
+            notebooks=notebooks,
+            vigil=self._vigil,
+            api=api,
+            is_draining=self._stop.is_set,
+        )
 
     def _upkeep(self) -> Upkeep:
         settings = self._settings
@@ -205,6 +240,7 @@ class Control:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _signalled(self, number: signal.Signals) -> None:
         self._signals += 1
@@ -216,6 +252,29 @@ class Control:
             if self._supervisor is not None:
                 self._supervisor.kill()
             os._exit(128 + number)  # what is committed to the journal is kept, and goes on from there
+
+    async def _answer(self, ask: Asks, pid: int) -> Reply:
+        """Answer a question at the control socket."""
+        reloading = self._reloading
+        if reloading is None:
+            return Reply(Answer(done=False, lines=("It is stopping: nothing has changed.",)))
+        match ask:
+            case "reload":
+                return Reply(reloading.reload())
+            case "hand over":
+                return Reply(Answer(), self._handed_over)
+            case "drain":
+                logs.get().notice("stopping", replaced_by=pid, seconds=self._settings.drain_s)
+                self._replaced_by = pid
+                self._service_manager.replaced(pid)
+                self._stop.set()
+                return Reply(Answer())
+
+    def _hung_up(self) -> None:
+        if self._reloading is None:
+            self._reloads_later = True
+        else:
+            self._reloading.reload()
 
     def _show_state(self, notebooks: Notebooks, upkeep: Upkeep, api: VisaApi) -> None:
         """Have every process write its state to the log."""
@@ -316,10 +375,13 @@ class Control:
         await notebooks.stop(max(0.0, until - time.monotonic() - 0.5))
 
 
-def run(settings: Settings, routes: tuple[Route, ...], pages: dict[str, dict[str, Page]]) -> None:
-    """Run the proxy until it is told to stop. Raises `CannotStart`."""
+def run(read: Read, *, take_over: bool = False) -> None:
+    """Run the proxy until it is told to stop. Raises `CannotStart`, and `ConfigurationError` at the start."""
+    configuration = read()
+    configure_logs(configuration.settings)
+    warn(configuration)
 
     async def live() -> None:
-        await Control(settings, routes, pages).run()
+        await Control(configuration, read, take_over=take_over).run()
 
     asyncio.run(live())

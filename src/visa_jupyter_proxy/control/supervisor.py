@@ -15,7 +15,7 @@ import msgspec
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.workers import WorkerProcess
-from visa_jupyter_proxy.mailbox import EndTunnels, Message, Start
+from visa_jupyter_proxy.mailbox import EndTunnels, Message, Reload, Start
 from visa_jupyter_proxy.tally import Tally
 
 _START_S: Final = 30.0
@@ -106,7 +106,7 @@ class Supervisor:
         if self.places > 1:
             self._tally = Tally.create(self.places)
         self._current = {start.place: WorkerProcess(self._received) for start in self._starts}
-        self._tasks = [asyncio.create_task(self._keep(start)) for start in self._starts]
+        self._tasks = [asyncio.create_task(self._keep(place)) for place in range(self.places)]
         settled = [asyncio.create_task(worker.settled.wait()) for worker in self._current.values()]
         await asyncio.wait(settled, timeout=_START_S)
         for waiting in settled:
@@ -142,26 +142,37 @@ class Supervisor:
         for one in self.workers:
             one.look()
 
+    def reload(self, start: Start) -> None:
+        """Have all workers, and those that follow them, go by other settings and routes.
+
+        `MAX_CONNECTIONS` has to be at least `places`, or 0.
+        """
+        self._starts = divided(start, self.places)
+        for part in self._starts:
+            worker = self._current.get(part.place)
+            if worker is not None:
+                worker.reload(Reload(settings=part.settings, routes=part.routes, pages=part.pages))
+
     def kill(self) -> None:
         """End all processes at once."""
         for worker in self._current.values():
             worker.kill()
 
-    async def _keep(self, start: Start) -> None:
+    async def _keep(self, place: int) -> None:
         """Have a worker in one place until all stop."""
         backoff = Backoff()
-        worker = self._current[start.place]
+        worker = self._current[place]
         while True:
-            await self._live(worker, start)
+            await self._live(worker, self._starts[place])
             await self._begun.wait()
             if self._stopping.is_set():
                 return
             if time.monotonic() - worker.started_at > _HEALTHY_S:
                 backoff.reset()
-            await self._pause(backoff.next(), start.place)
+            await self._pause(backoff.next(), place)
             if self._stopping.is_set():
                 return
-            worker = self._current[start.place] = WorkerProcess(self._received)
+            worker = self._current[place] = WorkerProcess(self._received)
             self.restarts += 1
 
     async def _live(self, worker: WorkerProcess, start: Start) -> None:

@@ -22,6 +22,7 @@ from visa_jupyter_proxy.mailbox import (
     Ping,
     Pong,
     Ready,
+    Reload,
     ShowState,
     Start,
 )
@@ -57,6 +58,7 @@ class WorkerProcess:
         self._unanswered = 0
         self._mailbox: Mailbox | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._reload: Reload | None = None
         self._life: asyncio.Task[None] | None = None
 
     async def start(self, listener: socket.socket, message: Start, tally: Tally | None) -> None:
@@ -77,6 +79,8 @@ class WorkerProcess:
                 raise
         self._mailbox = await Mailbox.open(ours, self._take, self._lost.set)
         self._mailbox.send(message)
+        if self._reload is not None:
+            self._mailbox.send(self._reload)
         self._life = asyncio.create_task(self._live(self._process, self._mailbox))
 
     @property
@@ -101,6 +105,12 @@ class WorkerProcess:
 
     def end_tunnels(self, message: EndTunnels) -> None:
         """Have the worker end tunnels; their ends follow as messages of theirs."""
+        if self._mailbox is not None:
+            self._mailbox.send(message)
+
+    def reload(self, message: Reload) -> None:
+        """Have the worker go by other settings and routes, also one that is just being started."""
+        self._reload = message
         if self._mailbox is not None:
             self._mailbox.send(message)
 

@@ -9,11 +9,11 @@ from typing import Final
 
 from visa_jupyter_proxy.control.admin.listener import AdminPortBusy
 from visa_jupyter_proxy.control.admin.listener import bind as bind_admin
-from visa_jupyter_proxy.control.control import CannotStart, bind
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.errors import JournalError, StorageRefused
 from visa_jupyter_proxy.control.journal.migrations import SchemaIncomplete
 from visa_jupyter_proxy.control.journal.sqlite import FILE
+from visa_jupyter_proxy.control.listener import CannotStart, bind
 from visa_jupyter_proxy.diagnosis.findings import Finding
 from visa_jupyter_proxy.errors import ProxyError, VisaInvalid, VisaTimeout
 from visa_jupyter_proxy.routes import Route

@@ -60,6 +60,16 @@ class Admission:
         self._addresses: Addresses = _Addresses() if place is None else place
         self._paused = False
 
+    def allow(self, most: int) -> None:
+        """Have another bound from now on; nobody who is there has to go."""
+        self.most = most or connections_that_descriptors_allow()
+        if self._paused and self.count < self.most:
+            self._paused = False
+            self._resume()
+        elif not self._paused and self.count >= self.most:
+            self._paused = True
+            self._pause()
+
     def enter(self, address: str) -> bool:
         """Count a client that has connected; False when its address has too many already."""
         self._changed(self.count + 1)

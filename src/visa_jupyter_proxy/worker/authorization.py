@@ -146,6 +146,20 @@ class Authorization:
         if self._grants.get(grant.key) is grant:
             del self._grants[grant.key]
 
+    def reload(
+        self,
+        networks: InstanceNetworks,
+        *,
+        reuse_s: float,
+        stale_s: float,
+        verify: Callable[[str], Awaitable[None]] | None,
+    ) -> None:
+        """Go by other rules from the next question on; grants are kept, for as long as they were given."""
+        self._networks = networks
+        self._reuse_s = reuse_s
+        self._stale_s = stale_s
+        self._verify = verify
+
     def forget_all(self, user: str | None, instance_id: int | None, not_host: str | None) -> None:
         """Ask again for all who fit what is given; `not_host` fits grants of another address.
 

@@ -67,6 +67,11 @@ class Counts:
         self._totals: dict[tuple[str, tuple[str, ...]], int] = {}
         """What was said so far of counts that go on."""
 
+    def know(self, routes: Iterable[Route]) -> None:
+        """Count for these routes, too; those that vanish may still have requests under way."""
+        for route in routes:
+            self._done.setdefault(route.name, [])
+
     # --- on the way of a request ------------------------------------------------------------
 
     def exchange_ended(self, exchange: Exchange, now: float) -> None:

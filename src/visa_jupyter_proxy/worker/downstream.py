@@ -46,6 +46,10 @@ MOST_IN_A_TURN: Final = 100
 DRAIN_LINGER_S: Final = 2.0
 """The same while the worker stops: Docker leaves us ten seconds in all."""
 
+DRAIN_IDLE_S: Final = 1.0
+"""What a connection without a request gets when the worker stops, for one that is on its way already: it is
+answered, with `Connection: close`. Closed at once, its client could not know what became of it."""
+
 
 class Downstream(asyncio.Protocol):
     """One connection of a client, and the exchange that is under way on it."""
@@ -345,7 +349,7 @@ class Downstream(asyncio.Protocol):
         elif self._lingering:
             self.deadline = min(self.deadline, self._proxy.now() + DRAIN_LINGER_S)
         elif self._reader.is_between_messages:
-            self._close()
+            self.deadline = min(self.deadline, self._proxy.now() + DRAIN_IDLE_S)
 
     # --- steps -----------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Pool:
         self.soon: Callable[[Callable[[], None]], object] = loop.call_soon
         self.response_timeout_s = response_timeout_s
         self._loop = loop
-        self._connect_timeout_s = connect_timeout_s
+        self.connect_timeout_s = connect_timeout_s
         self._idle: dict[Address, dict[Upstream, None]] = {}
         """The same by address: an instance may have as many as had work at a time."""
         self._kept: dict[Upstream, None] = {}
@@ -87,7 +87,7 @@ class Pool:
         """Open a connection. Raises `InstanceUnreachable` and `InstanceTimeout`."""
         try:
             # A new connection is rare enough for a timer of its own.
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(self.connect_timeout_s):
                 _, upstream = await self._loop.create_connection(
                     lambda: Upstream(self, address),
                     address.host,

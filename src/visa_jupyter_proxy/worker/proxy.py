@@ -68,29 +68,21 @@ class Proxy:
         tell: Callable[[TunnelOpened | TunnelEnded | AccessHeld | AccessReleased], None],
     ) -> None:
         """`tell` sends a message to control, and never waits."""
-        self.settings = settings
-        self.head_limits = HeadLimits(settings.request_line_bytes, settings.head_bytes, settings.head_fields)
+        self.use(settings, routes)
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.date = b""
         self.pages = pages
-        self._access_log = AccessLog(settings.access_log, addresses=settings.log_client_address)
-        self._router = Router(routes)
-        self._sites = Sites(settings.server_names, settings.allowed_origins)
-        self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
         self._authorization = authorization
         self._pool = pool
         self.hangups = hangups
         self.splices = pool.splices
         self.connections = pool.connections
         self.soon = pool.soon
-        self.tunnel_idle_s = settings.tunnel_idle_timeout_s
         self.admission = admission
         self._addresses = lru_cache(maxsize=1024)(Address)
         """Made once: a named tuple takes four times as long to make as to find."""
-        self._tls = {route: tls_context(route) for route in routes if route.remote_scheme == "https"}
         self._counts = counts
-        self._logs_all = settings.access_log == "all"
         self._tell = tell
         self._holdings = Holdings(tell)
         self._request_lines: Callable[..., Lines] = request_lines
@@ -99,6 +91,22 @@ class Proxy:
         self._requests = itertools.count(1)
         self._tunnels = itertools.count(1)
         self.tick()
+
+    def use(self, settings: WorkerSettings, routes: Sequence[Route]) -> None:
+        """Go by these rules from the next request on.
+
+        Raises `OSError` when a certificate authority cannot be read; then nothing has changed.
+        """
+        tls = {route: tls_context(route) for route in routes if route.remote_scheme == "https"}
+        router = Router(routes)
+        sites = Sites(settings.server_names, settings.allowed_origins)
+        trusted_proxies = TrustedProxies(settings.trusted_proxies)
+        self.settings = settings
+        self._access_log = AccessLog(settings.access_log, addresses=settings.log_client_address)
+        self._logs_all = settings.access_log == "all"
+        self.head_limits = HeadLimits(settings.request_line_bytes, settings.head_bytes, settings.head_fields)
+        self.tunnel_idle_s = settings.tunnel_idle_timeout_s
+        self._tls, self._router, self._sites, self._trusted_proxies = tls, router, sites, trusted_proxies
 
     async def forward(self, exchange: Exchange) -> None:
         """Decide about one request, and send it on; whatever happens, the exchange has gone on or ended."""
@@ -150,7 +158,8 @@ class Proxy:
         return grant
 
     def _address(self, host: str, route: Route) -> Address:
-        tls = self._tls[route] if route.remote_scheme == "https" else None
+        # A route that has vanished in a reload serves what it has begun.
+        tls = (self._tls.get(route) or tls_context(route)) if route.remote_scheme == "https" else None
         return self._addresses(host, route.remote_port, tls)
 
     def _idle(self, exchange: Exchange, address: Address) -> Upstream | None:

@@ -44,7 +44,7 @@ def reset(transport: asyncio.Transport) -> None:
 
 
 def keep_alive(transport: asyncio.Transport | socket.socket, idle_s: int) -> None:
-    """Have TCP ask whether the peer is there after `idle_s` of silence (RFC 9293 3.8.4); 0 is never.
+    """Have TCP ask whether the peer is there after `idle_s` of silence (RFC 9293 3.8.4); 0 changes nothing.
 
     On a listening socket it holds for all that it accepts.
     """

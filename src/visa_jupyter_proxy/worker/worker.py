@@ -6,30 +6,24 @@ does what control says; when control is gone, it drains and exits.
 """
 
 import asyncio
-import gc
 import math
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from visa_jupyter_proxy import logs, metrics, state
 from visa_jupyter_proxy.mailbox import (
-    Drain,
     EndTunnels,
-    LookAtTunnels,
     Mailbox,
-    Message,
-    Ping,
-    Pong,
     Ready,
-    ShowState,
+    Reload,
     Start,
     WorkerSettings,
 )
 from visa_jupyter_proxy.routes import Router
-from visa_jupyter_proxy.tally import Place, Tally
+from visa_jupyter_proxy.tally import Place
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.admission import Admission
 from visa_jupyter_proxy.worker.authorization import Authorization
@@ -60,10 +54,6 @@ _DRAIN_LOOK_S: Final = 0.05
 _LAST_S: Final = 0.25
 """The end of a drain in which tunnels that have not ended are cut, and control is told of them."""
 
-_MANY_OBJECTS: Final = (50_000, 20, 100)
-"""Containers made, and not yet freed, before the garbage collector looks for cycles (Python's own: 2 000).
-A request leaves none behind; with a thousand under way it looked all the time, for 4 to 10 % of the work."""
-
 
 class Worker:
     """The parts of a worker, tied together, from the first message to the last connection."""
@@ -91,7 +81,8 @@ class Worker:
         questions = Questions(
             self._api, patience_s=settings.api_timeout_s, now=loop.time, workers=start.places
         )
-        self._verification = verification_of(settings, loop.time)
+        self._verifications = [verification_of(settings, loop.time)]
+        """The last one is in use; the others finish what they have begun."""
         self._authorization = Authorization(
             questions,
             InstanceNetworks(settings.instance_networks),
@@ -99,7 +90,7 @@ class Worker:
             stale_s=settings.cache_stale_if_error_s,
             now=loop.time,
             accepted=lambda *answer: mailbox.send(token_accepted(*answer)),
-            verify=None if self._verification is None else self._verification.verify,
+            verify=self._verify,
         )
         self._progress = Progress(mailbox.send)
         self._pool = Pool(
@@ -145,12 +136,18 @@ class Worker:
         await self._ended
         self._tell_counters()
         await self._authorization.close()
-        if self._verification is not None:
-            await self._verification.close()
+        for verification in self._verifications:
+            if verification is not None:
+                await verification.close()
         await self._api.close()
         await self._proxy.close()
         self._splices.close()
         self._hangups.close()
+
+    @property
+    def _verify(self) -> Callable[[str], Awaitable[None]] | None:
+        verification = self._verifications[-1]
+        return None if verification is None else verification.verify
 
     def _connected(self) -> Downstream:
         return Downstream(self._proxy, self._connections)
@@ -188,6 +185,36 @@ class Worker:
     def look(self) -> None:
         """Tell what has passed through kernel channels."""
         self._progress.look(self._connections, self._loop.time(), time.time())
+
+    def reload(self, message: Reload) -> None:
+        """Go by other settings and routes from the next request on; all that is under way goes on as it is.
+
+        Raises `OSError` when a certificate authority cannot be read; then nothing has changed.
+        """
+        before, after = self._proxy.settings, message.settings
+        placeholders = Router(message.routes).placeholders
+        self._counts.know(message.routes)
+        self._proxy.use(after, message.routes)
+        self._proxy.pages = Pages(message.pages)
+        if _keys(before) != _keys(after):
+            self._verifications.append(verification_of(after, self._loop.time))
+        self._authorization.reload(
+            InstanceNetworks(after.instance_networks),
+            reuse_s=after.cache_refresh_time_s,
+            stale_s=after.cache_stale_if_error_s,
+            verify=self._verify,
+        )
+        if before.instance_networks != after.instance_networks or not placeholders <= self._api.placeholders:
+            # Grants hold an address that was checked, and values that were kept.
+            self._authorization.forget_all(None, None, None)
+        self._api.placeholders = placeholders
+        self._pool.connect_timeout_s = after.connect_timeout_s
+        self._pool.response_timeout_s = after.response_timeout_s
+        self.drain_s = after.drain_s
+        if not self.is_draining:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+            keep_alive(self._listener, after.tcp_keepalive_s)
+        self._proxy.admission.allow(after.max_connections)
 
     def end_tunnels(self, message: EndTunnels) -> None:
         """End those that are meant."""
@@ -251,64 +278,8 @@ class Worker:
             self._loop.call_later(_DRAIN_LOOK_S, self._look_for_end, departure)
 
 
-class _Life:
-    """What control says, from the first message to the last."""
-
-    def __init__(self) -> None:
-        self._started: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
-        self._is_over = False
-        """Control has changed its mind, or is gone; perhaps before there is a worker."""
-        self._worker: Worker | None = None
-
-    async def live(self, listener: socket.socket, pipe: socket.socket, tally: int | None) -> None:
-        mailbox = await Mailbox.open(pipe, self._received, self._lost)
-        await asyncio.wait([self._started])
-        if not self._is_over:
-            start = self._started.result()
-            _configure_logs(start.settings)
-            place = None if tally is None else Place(Tally(tally, start.places), start.place)
-            self._worker = Worker(start, listener, mailbox, place)
-            gc.freeze()  # what stands now stands to the end: nobody need look at it
-            gc.set_threshold(*_MANY_OBJECTS)
-            await self._worker.run()
-        await mailbox.close()
-
-    def _received(self, mailbox: Mailbox, message: Message) -> None:
-        match message:
-            case Start():
-                self._started.set_result(message)
-            case Ping(number=number):
-                mailbox.send(Pong(number=number))
-            case Drain(seconds=seconds):
-                self._end(seconds)
-            case LookAtTunnels() if self._worker is not None:
-                self._worker.look()
-            case EndTunnels() if self._worker is not None:
-                self._worker.end_tunnels(message)
-            case ShowState() if self._worker is not None:
-                state.write(self._worker.counts())
-            case _:
-                logs.get().warning("unexpected message", message=type(message).__name__)
-
-    def _lost(self) -> None:
-        if self._worker is not None and not self._worker.is_draining:
-            logs.get().warning("control is gone: draining")
-        self._end(0 if self._worker is None else self._worker.drain_s)
-
-    def _end(self, seconds: float) -> None:
-        self._is_over = True
-        if self._worker is not None:
-            self._worker.drain(seconds)
-        elif not self._started.done():
-            self._started.cancel()
-
-
-async def serve(listener: socket.socket, pipe: socket.socket, tally: int | None = None) -> None:
-    """Live the life of a worker process on the two inherited sockets.
-
-    `tally` is the descriptor of the memory that it shares with other workers, if there are any.
-    """
-    await _Life().live(listener, pipe, tally)
+def _keys(settings: WorkerSettings) -> tuple[object, ...]:
+    return settings.jwks_url, settings.jwks_file, settings.jwt_issuer, settings.jwt_audience
 
 
 def verification_of(settings: WorkerSettings, now: Callable[[], float]) -> "Verification | None":
@@ -328,13 +299,3 @@ def _kind_of_proxy(settings: WorkerSettings) -> type[Proxy]:
     from visa_jupyter_proxy.worker.tracing import TracedProxy  # noqa: PLC0415 -- it needs the extra [otel]
 
     return TracedProxy
-
-
-def _configure_logs(settings: WorkerSettings) -> None:
-    logs.configure(
-        settings.log_level,
-        settings.log_timezone,
-        settings.log_syslog_host,
-        settings.log_syslog_port,
-        settings.log_syslog_app_name,
-    )

@@ -1,0 +1,103 @@
+"""Where the listening socket comes from: the service manager, the process before this one, or our own bind.
+
+There is one queue of connections, whoever accepts from it: the predecessor hands its very socket over, so
+what waits there is served by one or the other (`docs/decisions/0014-one-socket-is-handed-over.md`).
+"""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Final
+
+from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.control.control_socket import Caller
+from visa_jupyter_proxy.control.service_manager import NotInherited, inherited, is_listening
+from visa_jupyter_proxy.settings import Settings
+
+_BACKLOG: Final = 4096
+"""Connections that wait to be accepted: Linux's net.core.somaxconn."""
+
+
+class CannotStart(Exception):
+    """What stops the program from starting, in words for the operator."""
+
+
+class Predecessor:
+    """The process that runs already, and is to drain when this one serves. Until then it goes on."""
+
+    def __init__(
+        self, caller: Caller, pid: int, listener: socket.socket, admin: socket.socket | None
+    ) -> None:
+        self.pid = pid
+        self.listener = listener
+        self.admin = admin
+        """The socket of the admin listener."""
+        self._caller = caller
+
+    @classmethod
+    def find(cls, directory: Path) -> "Predecessor | None":
+        """Find the process that runs on `directory`, and have its sockets. Raises `CannotStart`."""
+        try:
+            caller = Caller.find(directory)
+            if caller is None:
+                return None
+            answer, sockets = caller.ask("hand over")
+        except OSError as error:
+            raise CannotStart(
+                f"the process on {directory} does not hand its socket over: {error.strerror or error}; "
+                "start without --take-over when it has ended"
+            ) from error
+        if not sockets or not all(map(is_listening, sockets)):
+            return None  # it is ending by itself
+        return cls(caller, answer.pid, sockets[0], sockets[1] if len(sockets) > 1 else None)
+
+    async def relieve(self) -> None:
+        """Have it drain: this process serves in its place."""
+        try:
+            await asyncio.to_thread(self._caller.ask, "drain")
+        except OSError as error:
+            logs.get().warning("the process before this one is gone", pid=self.pid, cause=error.strerror)
+        self._caller.close()
+
+
+def listen(settings: Settings, predecessor: Predecessor | None) -> socket.socket:
+    """Return the socket to listen on. Raises `CannotStart`."""
+    try:
+        passed_on = inherited()
+    except NotInherited as error:
+        raise CannotStart(str(error)) from error
+    if passed_on is not None:
+        return passed_on
+    if predecessor is not None and fits(predecessor.listener, settings.server_host, settings.server_port):
+        return predecessor.listener
+    return bind(settings.server_host, settings.server_port)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind and listen. Raises `CannotStart`."""
+    try:
+        family, address = _resolve(host, port)
+        dual = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            "change VISA_JUPYTER_PROXY_SERVER_HOST or VISA_JUPYTER_PROXY_SERVER_PORT, or stop what uses it"
+        ) from error
+
+
+def _resolve(host: str, port: int) -> tuple[int, tuple[str, int]]:
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return family, (str(address[0]), int(address[1]))
+
+
+def fits(sock: socket.socket, host: str, port: int) -> bool:
+    """Whether a socket that was passed on is the one that is wanted; port 0 is any. Raises nothing."""
+    try:
+        family, (address, _) = _resolve(host, port)
+    except OSError:
+        return False
+    name = sock.getsockname()
+    return sock.family == family and name[0] == address and port in (0, name[1])
