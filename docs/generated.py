@@ -15,6 +15,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 import visa_jupyter_proxy
+from docs.api import api_page
 from visa_jupyter_proxy import metrics
 from visa_jupyter_proxy.cli import app
 from visa_jupyter_proxy.control.admin.sums import MOST_INSTANCES
@@ -191,6 +192,7 @@ def _events(text: ast.expr) -> Iterator[str]:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "reference/api.md": lambda: _NOTE.format("control/admin/openapi.py") + api_page(),
     "reference/commands.md": commands_page,
     "reference/errors.md": errors_page,
     "reference/log.md": log_page,
