@@ -206,6 +206,19 @@ class TestList:
             seen = [row["session"].removeprefix("session-") for row in asked.rows(Wanted(), most)]
         assert ["s7", "s6", "s5", "s4", "s3", "s2", "s1"][:most] == seen
 
+    def test_a_journal_that_an_older_program_has_made(self, facility: Facility) -> None:
+        """What is new in it since then is not asked for: an upgrade need not be over to look."""
+        facility.session()
+        facility.storage.script("DROP TABLE acceptances")
+        with facility.asked() as asked:
+            assert 1 == len([*asked.rows(Wanted(), None)])
+        facility.storage.script("DROP TABLE reports")
+        with (
+            pytest.raises(CannotAnswer, match="reports; if an older program"),
+            facility.asked() as asked,
+        ):
+            asked.summary("user", 0, 1e11)
+
 
 class TestSummary:
     """`sessions summary`."""
@@ -353,6 +366,15 @@ class TestBackup:
         with pytest.raises(CannotAnswer, match="there is no journal"), answers(settings) as asked:
             asked.backup(tmp_path / "copy")
         assert [] == list(tmp_path.iterdir())
+
+    def test_what_is_wrong_with_the_new_file_is_said_of_it(self, tmp_path: Path) -> None:
+        """Not of the journal."""
+        facility = Facility(Storage(tmp_path / "data"))
+        with (
+            facility.asked() as asked,
+            pytest.raises(CannotAnswer, match="copy cannot be written: No such"),
+        ):
+            asked.backup(tmp_path / "nowhere" / "copy")
 
     def test_postgresql_has_its_own(self, tmp_path: Path) -> None:
         """The answer says with what to copy it, without the password."""

@@ -80,19 +80,19 @@ class Reporting:
             self._outbox.renew(whose)
             self.delivery.wake()
 
-    # --- what the writer says: see `writer.Author` -----------------------------------------------
+    # --- what the writer says: see `author.Author` -----------------------------------------------
 
     def due(self, record: Record, due: Due) -> None:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         self._send(Report.of(due, *_whose(record)))
 
     def adopted(self, due: Due) -> None:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         token = self._ledger.token(due.key) if due.kind == "open" else None
         self._send(Report.of(due, token=token), adopted=True)
 
     def release(self, record: Record) -> None:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         if isinstance(record, Settled | Progressed) or record.released:
             return
         record.released = True
@@ -104,23 +104,23 @@ class Reporting:
             self._send(Report(record.report, kind, record.key, *_whose(record)))
 
     def declare(self, *, but: Collection[str], anew: bool) -> list[Record]:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         return self._ledger.declare(but=but, anew=anew)
 
     def reborn(self) -> None:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         self._outbox.forget()
 
     def beaten(self) -> None:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         self.delivery.wake()
 
     def blocked(self) -> list[str]:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         return self._outbox.blocked()
 
     def unblock(self, but: Collection[str]) -> None:
-        """See `writer.Author`."""
+        """See `author.Author`."""
         self._outbox.unblock(but)
 
     # --- reports ------------------------------------------------------------------------------

@@ -14,15 +14,16 @@
 import math
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.control.author import Author
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST, Backlog
 from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
-from visa_jupyter_proxy.control.journal.records import Due, Ended, Opened, Record, new_id
+from visa_jupyter_proxy.control.journal.records import Ended, Opened, Record, new_id
 from visa_jupyter_proxy.control.neighbours import Neighbours
 
 HEARTBEAT_S: Final = 3.0
@@ -47,34 +48,6 @@ _LARGEST_RETRY_S: Final = 5.0
 """A third of `OWNER_TIMEOUT_S`: when a store comes back, all must beat before one is taken for dead."""
 
 _log = logs.get()
-
-
-class Author(Protocol):
-    """Whose records are written, and what the writer tells them. None of it may raise or wait."""
-
-    def due(self, record: Record, due: Due) -> None:
-        """Send the report that a record has made due."""
-
-    def adopted(self, due: Due) -> None:
-        """Send the report that somebody has left."""
-
-    def release(self, record: Record) -> None:
-        """Decide without the journal what a record makes due."""
-
-    def declare(self, *, but: Collection[str], anew: bool) -> list[Record]:
-        """Give the records of what is carried here again; see `Ledger.declare`."""
-
-    def reborn(self) -> None:
-        """Forget what was to be sent: another owner has taken it over."""
-
-    def beaten(self) -> None:
-        """Know that the journal counts this process among the living."""
-
-    def blocked(self) -> list[str]:
-        """Give the reports that wait for another owner's."""
-
-    def unblock(self, but: Collection[str]) -> None:
-        """Send those that wait no longer: all except `but`."""
 
 
 class Writer:

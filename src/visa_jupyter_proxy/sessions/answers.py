@@ -166,6 +166,8 @@ class Answers:
             backup.copy(self._settings.storage_dir / FILE, to)
         except FileExistsError:
             raise CannotAnswer(f"{to} is there already: write another name") from None
+        except OSError as error:
+            raise CannotAnswer(f"{to} cannot be written: {error.strerror}") from error
 
     def export(self, to: Path | None) -> tuple[Path, int]:
         """Write the file of the original; say where it is, and how many sessions are in it."""

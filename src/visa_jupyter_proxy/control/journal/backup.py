@@ -12,20 +12,19 @@ from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
 def copy(journal: Path, to: Path) -> None:
     """Copy the database to a file that is not there yet: one state of everything, and checked. Blocks.
 
-    Until it is complete it has another name. Raises `JournalUnavailable` and `FileExistsError`.
+    Until it is complete it has another name. Raises `JournalUnavailable`, and `OSError` for what is wrong
+    with the new file: `FileExistsError`, when it is there.
     """
+    if not journal.exists():
+        raise JournalUnavailable(f"there is no journal at {journal}")
     part = to.with_name(f"{to.name}.part")
     try:
-        if not journal.exists():
-            raise JournalUnavailable(f"there is no journal at {journal}")
         # Users' names are in it.
         os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
         _copy(journal, part)
         # Unlike a rename this never replaces a file.
         os.link(part, to)
-    except FileExistsError:
-        raise
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         raise JournalUnavailable(damage.describe(error)) from error
     finally:
         part.unlink(missing_ok=True)

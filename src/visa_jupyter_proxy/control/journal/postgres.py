@@ -12,6 +12,7 @@ must not keep us: either side gives up after a while, see below.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -22,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, RecordRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate, verify
+from visa_jupyter_proxy.control.journal.schema import REPORTED
 
 _LOCK: Final = int.from_bytes(b"visajup")
 """The advisory lock; any number will do that no other program takes in the same database."""
@@ -76,7 +78,9 @@ class Postgres:
     async def read[T](self, work: Callable[[Connection], T]) -> T:
         """Do work that reads, and hold nobody up. Raises `JournalUnavailable`, also without a journal."""
         async with self._translated():
-            engine = self._engine or await self._open(verify, _TRANSACTION_S, **_READING)
+            engine = self._engine or await self._open(
+                partial(verify, tables=REPORTED), _TRANSACTION_S, **_READING
+            )
             async with _begun(engine, None, **_READING) as connection:
                 return await connection.run_sync(work)
 

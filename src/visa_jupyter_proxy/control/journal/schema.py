@@ -177,3 +177,6 @@ endings: Final = Table(
     Index("endings_owner", "owner"),
 )
 """Orders of an administrator: end that tunnel of that worker, or all of that user."""
+
+REPORTED: Final = (owners, sessions, connections, reports)
+"""What those read who only ask: they need no more, so they also read what an older program has made."""

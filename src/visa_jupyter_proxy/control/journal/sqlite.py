@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import damage, filesystems, salvage
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, RecordRefused, StorageRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate, verify
+from visa_jupyter_proxy.control.journal.schema import REPORTED
 
 FILE: Final = "journal.sqlite3"
 
@@ -157,7 +159,7 @@ class Sqlite:
     def _open_for_reading(self) -> Connection:
         if not self.path.exists():
             raise JournalUnavailable(f"there is no journal at {self.path}")
-        self._reading = _open(self.path, "rw", verify)
+        self._reading = _open(self.path, "rw", partial(verify, tables=REPORTED))
         return self._reading
 
 

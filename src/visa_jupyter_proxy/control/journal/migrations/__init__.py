@@ -5,6 +5,7 @@ migrates while all others wait. Migrations only add, so that the version before 
 schema of this one, and an upgrade can be undone by going back to the old program.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from sqlalchemy import Connection, Table, inspect
 
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
 from visa_jupyter_proxy.control.journal.schema import metadata
+
+_OLDER: Final = "; if an older program made it, the first start of this one completes it"
 
 _HERE: Final = Path(__file__).parent
 
@@ -52,23 +55,23 @@ def migrate(connection: Connection, version: str = "head") -> None:
         verify(connection)
 
 
-def verify(connection: Connection) -> None:
-    """See that all tables and columns are there, and that rows can be written without any others.
+def verify(connection: Connection, tables: Iterable[Table] = metadata.sorted_tables) -> None:
+    """See that these tables are there with all columns, and that rows can be written without any others.
 
     Raises `SchemaIncomplete` and `SchemaUnfit`.
     """
     inspector = inspect(connection)
     there = set(inspector.get_table_names())
-    for table in metadata.sorted_tables:
+    for table in tables:
         if table.name not in there:
-            raise SchemaIncomplete(f"the journal has no table {table.name}")
+            raise SchemaIncomplete(f"the journal has no table {table.name}{_OLDER}")
         _verify_columns(table, {column["name"]: dict(column) for column in inspector.get_columns(table.name)})
 
 
 def _verify_columns(table: Table, there: dict[str, dict[str, Any]]) -> None:
     for column in table.columns:
         if column.name not in there:
-            raise SchemaIncomplete(f"the journal's table {table.name} has no column {column.name}")
+            raise SchemaIncomplete(f"the journal's table {table.name} has no column {column.name}{_OLDER}")
     for name, found in there.items():
         if name not in table.columns and not found["nullable"] and found["default"] is None:
             raise SchemaUnfit(f"the journal's table {table.name} needs {name}, which is not known here")
