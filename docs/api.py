@@ -9,8 +9,7 @@ _HEAD = """\
 # Admin API
 
 On the [admin listener](../behaviour.md#administration), for programs: JSON, with `Authorization: Bearer`
-and
-`ADMIN_TOKEN`, if that is set. The same, for tools, is `/api/v1/openapi.json` (OpenAPI 3.1).
+and `ADMIN_TOKEN`, if that is set. The same, for tools, is `/api/v1/openapi.json` (OpenAPI 3.1).
 
 """
 
