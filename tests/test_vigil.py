@@ -455,6 +455,35 @@ class TestWatching:
             endings = watches.answered(watch, Told(Heard.NOT_OWNER), at)
         assert [REVOKED] == [(one.code, one.reason) for one in endings]
 
+    def test_another_period(self) -> None:
+        """From now on: everybody is asked about within the new one."""
+        watches = Watches(recheck_s=3600.0, grace_s=600.0, asks_others=False, jitter=random.Random(7).random)  # noqa: S311 -- no secret
+        for number in range(100):
+            watches.held(1, held(f"user-{number}"), 0.0)
+        (under_way, *_) = watches.due(3600.0, 1)
+        watches.reload(10.0, 20.0, 3600.0)
+        assert 99 == len({one.user for one in watches.due(3610.0, 1000)})
+        watches.answered(under_way, Told(Heard.TOKEN_REFUSED), 3610.0)
+        assert [] == watches.lapsed(3629.0)
+        assert [under_way.key] == [(one.user, one.instance_id) for one in watches.lapsed(3630.0)]
+
+    def test_none_at_all(self) -> None:
+        """With a period of 0 nobody is asked about, and nothing is concluded, until there is one again."""
+        world = World()
+        world.answer(Heard.TOKEN_REFUSED)
+        world.now += 10 * GRACE_S
+        watch = world.watch()
+        world.watches.reload(0.0, GRACE_S, world.now)
+        assert (None, 0, 1) == (world.watches.next_at(), world.watches.watched, len(world.watches))
+        assert [] == world.watches.lapsed(world.now)
+        assert [] == world.watches.accepted("anna", 7, Told(Heard.GOING, "10.0.0.9"), world.now)
+        assert [] == world.watches.answered(watch, Told(Heard.NOT_OWNER), world.now)
+        world.watches.reload(RECHECK, GRACE_S, world.now)
+        assert 1 == world.watches.watched
+        world.answer(Heard.NOT_OWNER)
+        world.answer(Heard.NOT_OWNER)
+        assert [REVOKED] == world.ends()
+
     def test_no_token_is_shown(self) -> None:
         """Not in whatever is logged."""
         world = World()

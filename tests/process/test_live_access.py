@@ -14,7 +14,7 @@ import pytest
 from process.conftest import KERNEL, NUMBER, Place, path
 from support.client import RawClient, get, upgrade
 from support.postgres import PostgresServer
-from support.proxy import RunningProxy
+from support.proxy import PREFIX, RunningProxy
 from visa_jupyter_proxy.worker.websocket import close_frame
 
 REVOKED: Final = close_frame(1008, "access revoked")
@@ -112,6 +112,19 @@ class TestRestarts:
         client.send(b"hello")
         assert b"hello" == client.exactly(5)
         assert [] == place.api.asked("account")
+
+    def test_170_another_period_by_a_reload(self, place: Place) -> None:
+        """Who has lost access is found when there is a period at last."""
+        variables = place.directory / ".env"
+        variables.write_text(f"{PREFIX}RECHECK_S=0\n")
+        proxy = place.start()
+        client = connect(place, proxy, token(place))
+        place.api.member(NUMBER, "anna", "USER")
+        proxy.wait(lambda: proxy.states()[0]["notebook_connections"])
+        assert [] == place.api.asked("account")
+        variables.write_text(f"{PREFIX}RECHECK_S=0.3\n")
+        proxy.signal(signal.SIGHUP)
+        assert ends_with(client, REVOKED)
 
 
 class TestNodes:

@@ -98,7 +98,6 @@ class Control:
         self._notebooks: Notebooks | None = None
         self._sums = Sums()
         self._vigil: Vigil | None = None
-        """None before the start, and when `RECHECK_S` is 0."""
         self._signals = 0
         self._stop = asyncio.Event()
 
@@ -118,7 +117,7 @@ class Control:
             called=self._sums.api_called,
         )
         tokens = Tokens(time.monotonic)
-        self._vigil = self._make_vigil(api, tokens)
+        vigil = self._vigil = self._make_vigil(api, tokens)
         notebooks = Notebooks(
             journal,
             api,
@@ -130,7 +129,7 @@ class Control:
         )
         upkeep = self._upkeep()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, upkeep, api)
+        loop.add_signal_handler(signal.SIGUSR1, self._show_state, notebooks, vigil, upkeep, api)
         self._notebooks = notebooks
         supervisor = self._supervisor = Supervisor(
             self._configuration.start(),
@@ -139,21 +138,20 @@ class Control:
             received=self._received,
             lost=self._lost,
         )
-        seen = self._seen(supervisor, notebooks, api)
+        seen = self._seen(supervisor, notebooks, vigil, api)
         admin = Admin(seen, admin_socket, _journal(settings))
         try:
             if predecessor is None:
                 await admin.start()  # otherwise the predecessor answers until this process serves
             await self._begin(supervisor, listener, notebooks, upkeep)
+            vigil.start()
             if not self._stop.is_set():
-                await self._take_place(supervisor, seen, admin, predecessor)
+                await self._take_place(supervisor, seen, vigil, admin, predecessor)
                 await self._serve()
             if self._replaced_by is not None:
                 await admin.stop()  # the other process answers
             await upkeep.stop()
-            if self._vigil is not None:
-                await self._vigil.stop()
-            await self._finish(listener, supervisor, notebooks)
+            await self._finish(listener, supervisor, vigil, notebooks)
         finally:
             await admin.stop()
             await api.close()
@@ -170,17 +168,21 @@ class Control:
             raise
         await notebooks.start()
         upkeep.start()
-        if self._vigil is not None:
-            self._vigil.start()
 
     async def _take_place(
-        self, supervisor: Supervisor, seen: Seen, admin: Admin, predecessor: Predecessor | None
+        self,
+        supervisor: Supervisor,
+        seen: Seen,
+        vigil: Vigil,
+        admin: Admin,
+        predecessor: Predecessor | None,
     ) -> None:
         """Be the one who is asked, and relieve the predecessor."""
 
         def changed(configuration: Configuration) -> None:
             self._settings = seen.settings = configuration.settings
             seen.routes = configuration.routes
+            vigil.reload(self._settings.recheck_s, self._settings.access_grace_s)
 
         self._reloading = Reloading(
             self._configuration, self._read, supervisor, self._service_manager, changed
@@ -201,14 +203,14 @@ class Control:
         if self._replaced_by is None:
             self._service_manager.stopping()
 
-    def _seen(self, supervisor: Supervisor, notebooks: Notebooks, api: VisaApi) -> Seen:
+    def _seen(self, supervisor: Supervisor, notebooks: Notebooks, vigil: Vigil, api: VisaApi) -> Seen:
         return Seen(
             settings=self._settings,
             routes=self._configuration.routes,
             sums=self._sums,
             supervisor=supervisor,
             notebooks=notebooks,
-            vigil=self._vigil,
+            vigil=vigil,
             api=api,
             is_draining=self._stop.is_set,
         )
@@ -222,10 +224,8 @@ class Control:
             retention_days=settings.session_retention_days,
         )
 
-    def _make_vigil(self, api: VisaApi, tokens: Tokens) -> Vigil | None:
+    def _make_vigil(self, api: VisaApi, tokens: Tokens) -> Vigil:
         settings = self._settings
-        if not settings.recheck_s:
-            return None
         journal = _journal(settings)
         return Vigil(
             api,
@@ -276,7 +276,7 @@ class Control:
         else:
             self._reloading.reload()
 
-    def _show_state(self, notebooks: Notebooks, upkeep: Upkeep, api: VisaApi) -> None:
+    def _show_state(self, notebooks: Notebooks, vigil: Vigil, upkeep: Upkeep, api: VisaApi) -> None:
         """Have every process write its state to the log."""
         workers = [] if self._supervisor is None else self._supervisor.workers
         state.write(
@@ -287,8 +287,8 @@ class Control:
                 upkeep=upkeep.is_at_work,
                 records_waiting=notebooks.records_waiting,
                 reports_pending=notebooks.reports_pending,
-                access_watched=0 if self._vigil is None else self._vigil.watched,
-                access_doubted=0 if self._vigil is None else self._vigil.doubted,
+                access_watched=vigil.watched,
+                access_doubted=vigil.doubted,
                 api_connections=api.connections,
             )
         )
@@ -323,6 +323,7 @@ class Control:
 
     def _received(self, worker: WorkerProcess, message: Message) -> None:
         assert self._notebooks is not None  # noqa: S101 -- made before any worker
+        assert self._vigil is not None  # noqa: S101 -- likewise
         match message:
             case TunnelOpened():
                 self._notebooks.tunnel_opened(worker.number, message)
@@ -334,21 +335,13 @@ class Control:
                 self._sums.add(worker.number, message)
             case TokenAccepted():
                 self._notebooks.token_accepted(message)
-                if self._vigil is not None:
-                    self._vigil.token_accepted(message)
-            case AccessHeld() | AccessReleased():
-                self._access_changed(worker, message)
-            case _:
-                logs.get().warning("unexpected message", message=type(message).__name__)
-
-    def _access_changed(self, worker: WorkerProcess, message: AccessHeld | AccessReleased) -> None:
-        if self._vigil is None:
-            return
-        match message:
+                self._vigil.token_accepted(message)
             case AccessHeld():
                 self._vigil.access_held(worker.number, message)
             case AccessReleased():
                 self._vigil.access_released(worker.number, message)
+            case _:
+                logs.get().warning("unexpected message", message=type(message).__name__)
 
     def _end_tunnels(self, message: EndTunnels) -> None:
         if self._supervisor is not None:
@@ -360,18 +353,21 @@ class Control:
 
     def _lost(self, worker: WorkerProcess) -> None:
         assert self._notebooks is not None  # noqa: S101 -- likewise
+        assert self._vigil is not None  # noqa: S101 -- likewise
         self._notebooks.worker_lost(worker.number, time.time())
         self._sums.lost(worker.number)
-        if self._vigil is not None:
-            self._vigil.worker_lost(worker.number)
+        self._vigil.worker_lost(worker.number)
 
     # --- the end ---------------------------------------------------------------------------
 
-    async def _finish(self, listener: socket.socket, supervisor: Supervisor, notebooks: Notebooks) -> None:
+    async def _finish(
+        self, listener: socket.socket, supervisor: Supervisor, vigil: Vigil, notebooks: Notebooks
+    ) -> None:
         """Stop accepting, let the workers finish, then write down what is left, all within `DRAIN_S`."""
         until = time.monotonic() + self._settings.drain_s
         listener.close()
         await supervisor.stop(self._settings.drain_s * _SHARE_OF_WORKERS)
+        await vigil.stop()  # not before: a long drain has tunnels, too
         await notebooks.stop(max(0.0, until - time.monotonic() - 0.5))
 
 

@@ -12,6 +12,8 @@ RELOADABLE: Final = frozenset(
         "jwt_audience",
         "cache_refresh_time_s",
         "cache_stale_if_error_s",
+        "recheck_s",
+        "access_grace_s",
         "config_file",
         "pages_dir",
         "visa_url",

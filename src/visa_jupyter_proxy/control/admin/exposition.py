@@ -107,12 +107,11 @@ class Exposition(Collector):
 
     def _access(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         vigil = self._seen.vigil
-        if vigil is not None:
-            yield metrics.ACCESS_WATCHED, (), vigil.watched
-            yield metrics.ACCESS_DOUBTED, (), vigil.doubted
-            yield metrics.ACCESS_UP, (), not vigil.is_failing
-            for reason, count in vigil.ended.items():
-                yield metrics.ACCESS_ENDED, (reason,), count
+        yield metrics.ACCESS_WATCHED, (), vigil.watched
+        yield metrics.ACCESS_DOUBTED, (), vigil.doubted
+        yield metrics.ACCESS_UP, (), not vigil.is_failing
+        for reason, count in vigil.ended.items():
+            yield metrics.ACCESS_ENDED, (reason,), count
 
     def _processes(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         named = {f"worker-{place}": pid for place, pid in self._seen.supervisor.pids.items()}

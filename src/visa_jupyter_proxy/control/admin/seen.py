@@ -31,8 +31,7 @@ class Seen:
     sums: Sums
     supervisor: Supervisor
     notebooks: Notebooks
-    vigil: Vigil | None
-    """None when `RECHECK_S` is 0."""
+    vigil: Vigil
     api: VisaApi
     is_draining: Callable[[], bool]
     started_at: float = field(default_factory=time.time)

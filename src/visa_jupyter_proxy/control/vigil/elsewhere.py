@@ -34,13 +34,14 @@ class Elsewhere:
         self,
         journal: Journal,
         *,
-        every_s: float,
+        every_s: float = 60.0,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`journal` is its own, and closed by it. A key is told of once in `every_s`."""
+        """`journal` is its own, and closed by it."""
         self._journal = journal
-        self._every_s = every_s
+        self.every_s = every_s
+        """A key is told of once in so many seconds."""
         self._monotonic = monotonic
         self._wall = wall
         self._id = new_id()
@@ -99,7 +100,7 @@ class Elsewhere:
 
     def _forget_told(self) -> None:
         """Let those be told of again whose time has come."""
-        before = self._monotonic() - self._every_s
+        before = self._monotonic() - self.every_s
         while self._told:
             key = next(iter(self._told))
             if self._told[key] > before:

@@ -32,6 +32,7 @@ PER_SECOND: Final = 100
 """Questions: with a period of a minute that is enough for six thousand users, and more of them are asked
 about less often."""
 
+SHORTEST_LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 5.0
 """Between two looks whether a grace is over."""
 
@@ -72,15 +73,14 @@ class Vigil:
         """`tokens` are those that the API has accepted on this node; `end` sends to all workers.
 
         `journal` is for this alone, and is closed by `stop`; None when there are no other nodes to ask.
+        With a period `recheck_s` of 0 nobody is asked about.
         """
         self._api = api
         self._tokens = tokens
         self._send = end
         self._monotonic = monotonic
-        self._others = (
-            None if journal is None else Elsewhere(journal, every_s=grace_s / _TELLINGS, monotonic=monotonic)
-        )
-        self._look_s = min(LONGEST_LOOK_S, max(grace_s, recheck_s / 10) / _LOOKS)
+        self._others = None if journal is None else Elsewhere(journal, monotonic=monotonic)
+        self._look_s = LONGEST_LOOK_S
         self._watches = Watches(
             recheck_s=recheck_s, grace_s=grace_s, asks_others=journal is not None, jitter=jitter
         )
@@ -91,10 +91,22 @@ class Vigil:
         self._round: asyncio.Task[None] | None = None
         self._grace: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
+        self._set(recheck_s, grace_s)
         self.ended: Counter[str] = Counter()
         """How often tunnels were to end, for which reason."""
         self._is_failing = False
         self._warned_at = -math.inf
+
+    def reload(self, recheck_s: float, grace_s: float) -> None:
+        """Go by other periods from now on."""
+        self._watches.reload(recheck_s, grace_s, self._monotonic())
+        self._set(recheck_s, grace_s)
+        self._changed.set()
+
+    def _set(self, recheck_s: float, grace_s: float) -> None:
+        self._look_s = max(SHORTEST_LOOK_S, min(LONGEST_LOOK_S, max(grace_s, recheck_s) / _LOOKS))
+        if self._others is not None:
+            self._others.every_s = grace_s / _TELLINGS
 
     # --- what the workers say; never waits, never raises --------------------------------------
 
@@ -122,8 +134,8 @@ class Vigil:
 
     @property
     def watched(self) -> int:
-        """How many pairs of a user and an instance have live tunnels."""
-        return len(self._watches)
+        """How many pairs of a user and an instance are asked about."""
+        return self._watches.watched
 
     @property
     def doubted(self) -> int:

@@ -68,12 +68,12 @@ class Watches:
     def __init__(
         self, *, recheck_s: float, grace_s: float, asks_others: bool, jitter: Callable[[], float]
     ) -> None:
-        """`asks_others`: a grace is over only when other nodes have been asked (`elsewhere`).
+        """With a period of 0 nobody is asked about, and nothing is concluded.
 
-        `jitter` gives random numbers from 0 to 1.
+        `asks_others`: a grace is over only when other nodes have been asked (`elsewhere`). `jitter` gives
+        random numbers from 0 to 1.
         """
         self._recheck_s = recheck_s
-        self._confirm_s = min(recheck_s / 10, LONGEST_CONFIRM_S)
         self._grace_s = grace_s
         self._asks_others = asks_others
         self._jitter = jitter
@@ -94,9 +94,24 @@ class Watches:
         return len(self._watches)
 
     @property
+    def watched(self) -> int:
+        """How many are asked about."""
+        return len(self) if self._recheck_s else 0
+
+    @property
     def doubted(self) -> int:
         """For how many the grace runs."""
         return len(self._doubted)
+
+    @property
+    def _confirm_s(self) -> float:
+        return min(self._recheck_s / 10, LONGEST_CONFIRM_S)
+
+    def reload(self, recheck_s: float, grace_s: float, now: float) -> None:
+        """Go by other periods from now on; as at the beginning, the next questions are anywhere in one."""
+        self._recheck_s, self._grace_s = recheck_s, grace_s
+        for watch in self._watches.values():
+            self._schedule(watch, now + recheck_s * self._jitter())
 
     # --- who has tunnels ----------------------------------------------------------------------
 
@@ -146,6 +161,8 @@ class Watches:
 
     def next_at(self) -> float | None:
         """Say when somebody is to be asked about; None when nobody is."""
+        if not self._recheck_s:
+            return None
         while self._times and not _is_valid(*self._times[0]):
             heapq.heappop(self._times)
         return self._times[0][0] if self._times else None
@@ -155,7 +172,7 @@ class Watches:
     def answered(self, watch: Watch, told: Told, now: float) -> list[EndTunnels]:
         """Conclude from the answer to a question."""
         asked_at, watch.asked_at, watch.due = watch.asked_at, None, math.inf
-        if not watch.workers:
+        if not (watch.workers and self._recheck_s):
             return []  # it is over, and who is watched now under this key is another one
         # Whoever came meanwhile may know of a newer address than the answer.
         is_newest = asked_at is not None and watch.held_at <= asked_at
@@ -170,6 +187,8 @@ class Watches:
     def accepted(self, user: str, instance_id: int, told: Told, now: float) -> list[EndTunnels]:
         """Know that the API has accepted a token of a user, asked about an instance by a worker."""
         endings: list[EndTunnels] = []
+        if not self._recheck_s:
+            return endings
         for other in self._of_user.get(user, ()):
             watch = self._watches[user, other]
             what = told if other == instance_id else Told(Heard.TOKEN_ACCEPTED)
@@ -193,6 +212,8 @@ class Watches:
 
     def lapsed(self, now: float) -> list[EndTunnels]:
         """End those whose grace is over; others nodes have just been asked, if there are any."""
+        if not self._recheck_s:
+            return []
         over = [one for one in self._doubted.values() if self._is_over(one, now)]
         return [*self._all(over, Told(Heard.GRACE_OVER), now)]
 
