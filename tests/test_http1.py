@@ -448,6 +448,34 @@ class TestResponses:
             response.keep_alive,
         )
 
+    def test_each_response_has_the_date_it_came_with(self) -> None:
+        """Though everything else is the same, in any spelling; unless `Connection` names it."""
+        dates = (b"Sun, 06 Nov 1994 08:49:37 GMT", b"Sun, 06 Nov 1994 08:49:38 GMT")
+        for name in (b"Date", b"date"):
+            for date in dates:
+                fields = b"X: 1\r\n%b: %b\r\n" % (name, date)
+                response = parse_response(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n")
+                assert [b"%b: %b\r\n" % (name, date), b"X: 1\r\n"] == sorted(
+                    response.lines, key=len, reverse=True
+                )
+                assert [date] == response.special[b"date"]
+                response = parse_response(b"HTTP/1.1 200 OK\r\nConnection: date\r\n" + fields + b"\r\n")
+                assert [b"X: 1\r\n"] == response.lines
+
+    def test_the_date_counts_among_the_fields(self) -> None:
+        """For the limit of their number."""
+        date = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+        parse_response(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 99 + date + b"\r\n")
+        with pytest.raises(InstanceInvalid):
+            parse_response(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 100 + date + b"\r\n")
+
+    def test_95_a_cookie_is_for_one_client(self) -> None:
+        """What sets one is read anew each time, and is nobody else's."""
+        heads = [b"HTTP/1.1 200 OK\r\nX: 1\r\nSet-Cookie: a=%d\r\n\r\n" % number for number in (1, 2, 1)]
+        assert [[b"a=1"], [b"a=2"], [b"a=1"]] == [
+            parse_response(head).special[b"set-cookie"] for head in heads
+        ]
+
 
 class TestComposing:
     """Messages that we send."""

@@ -138,9 +138,18 @@ class Response(_Head):
 
     __slots__ = ("reason", "status")
 
-    def __init__(self, minor: int, status: int, reason: bytes, section: Section) -> None:
-        """Raise `InstanceInvalid` for what the version does not allow."""
+    def __init__(
+        self, minor: int, status: int, reason: bytes, section: Section, date: bytes | None = None
+    ) -> None:
+        """`date` is that of a `Date` which is not in `section`.
+
+        Raise `InstanceInvalid` for what the version does not allow.
+        """
         super().__init__(minor, section)
+        if date is not None:
+            self.special = section.special | {b"date": [date]}
+            if b"date" not in section.connection:
+                self.lines = [*section.lines, b"Date: " + date + b"\r\n"]
         if minor == 0 and section.chunked:
             raise InstanceInvalid("Transfer-Encoding where none may be")
         self.status = status
@@ -193,10 +202,10 @@ def parse_response(head: bytes) -> Response:
     """Parse a complete head of a response, the empty line included. Raises `InstanceInvalid`."""
     end = head.find(b"\r\n") + 2
     minor, status, reason = _status_line(head[:end])
-    section = response_section(head[end:])
-    if section.count > DEFAULT_LIMITS.fields:
+    section, date = response_section(head[end:])
+    if section.count + (date is not None) > DEFAULT_LIMITS.fields:
         raise InstanceInvalid("too many fields")
-    return Response(minor, status, reason, section)
+    return Response(minor, status, reason, section, date)
 
 
 @lru_cache(maxsize=32)  # there are few, and reading one takes ten times as long (4 000 instructions)

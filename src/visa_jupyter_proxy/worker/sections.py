@@ -6,7 +6,8 @@ and forwarding fields go to `special`, from which nothing is forwarded by accide
 
 The section of a request is kept for the next one that has the very same (all that a page asks for
 again and again, on any of a browser's connections): that costs a twentieth of reading it. A WebSocket's
-has a key of its own each time, and is otherwise the same: it is kept without the key.
+has a key of its own each time, and is otherwise the same: it is kept without the key. So is that of a
+response without its date.
 """
 
 import re
@@ -115,10 +116,19 @@ _KEY_LINE_BEGINS: Final = b"\r\nSec-WebSocket-Key: "
 _KEY_LINE: Final = re.compile(_KEY_LINE_BEGINS + rb"([0-9A-Za-z+/]{22}==)(?=\r\n)")
 """As every browser spells it; a key that is spelled otherwise stays among the fields."""
 
+_DATE_LINE_BEGINS: Final = b"\r\nDate: "
+_DATE_LINE: Final = re.compile(
+    _DATE_LINE_BEGINS + rb"([A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT)(?=\r\n)"
+)
+"""In the form that every server writes (RFC 9110 5.6.7); another one stays among the fields."""
+
+_NEVER_KEPT: Final = frozenset({b"set-cookie", b"sec-websocket-accept"})
+"""Fields that are for one client, or never the same; a response with one of them is forgotten at once."""
+
 _LONGEST_KEPT: Final = 4096
 """Bytes of a section; a browser's with a token has 2 KiB."""
 _MOST_KEPT: Final = 256
-"""Sections, so at most about 2 MiB. Beyond that, all are forgotten."""
+"""Sections of requests, and of responses, so at most about 2 MiB each. Beyond that, all are forgotten."""
 
 
 class Section:
@@ -188,6 +198,7 @@ _response_lines: Final = Sorter(
     RESPONSE_SPECIAL, _RESPONSE_READ, InstanceInvalid, families=(FORWARDED, NGINX_COMMANDS), aliases=True
 )
 _kept: Final[dict[bytes, RequestSection]] = {}
+_kept_responses: Final[dict[bytes, Section]] = {}
 
 
 def request_section(block: bytes) -> tuple[RequestSection, bytes | None]:
@@ -195,11 +206,15 @@ def request_section(block: bytes) -> tuple[RequestSection, bytes | None]:
 
     Raises `BadRequest` and its siblings.
     """
-    at = block.find(_KEY_LINE_BEGINS)
-    line = _KEY_LINE.match(block, at) if at >= 0 else None
-    if line is None:
-        return _kept_section(block), None
-    return _kept_section(block[:at] + block[line.end() :]), line[1]
+    rest, key = _taken_out(block, _KEY_LINE_BEGINS, _KEY_LINE)
+    return _kept_section(rest), key
+
+
+def _taken_out(block: bytes, begins: bytes, line: re.Pattern[bytes]) -> tuple[bytes, bytes | None]:
+    """Return a block without a line, which must not be its first, and the value of that line."""
+    at = block.find(begins)
+    found = line.match(block, at) if at >= 0 else None
+    return (block, None) if found is None else (block[:at] + block[found.end() :], found[1])
 
 
 def _kept_section(block: bytes) -> RequestSection:
@@ -213,9 +228,21 @@ def _kept_section(block: bytes) -> RequestSection:
     return section
 
 
-def response_section(block: bytes) -> Section:
-    """Read the fields of a response, which are seldom the same twice. Raises `InstanceInvalid`."""
-    return Section(block, _response_lines, InstanceInvalid)
+def response_section(block: bytes) -> tuple[Section, bytes | None]:
+    """Read the fields of a response, and `Date` apart from them, where it can be taken out.
+
+    Files, and answers to those who ask again and again, are otherwise the same: to read them anew takes
+    15 000 instructions. Raises `InstanceInvalid`.
+    """
+    rest, date = _taken_out(block, _DATE_LINE_BEGINS, _DATE_LINE)
+    section = _kept_responses.get(rest)
+    if section is None:
+        section = Section(rest, _response_lines, InstanceInvalid)
+        if len(rest) <= _LONGEST_KEPT and _NEVER_KEPT.isdisjoint(section.special):
+            if len(_kept_responses) >= _MOST_KEPT:
+                _kept_responses.clear()
+            _kept_responses[rest] = section
+    return section, date
 
 
 def _connection(values: list[bytes] | None) -> tuple[frozenset[bytes], frozenset[bytes]]:
