@@ -299,7 +299,7 @@ class TestRetry:
         [
             (b"H", [502]),
             (b"HTTP/1.1 200 OK\r\n", [502]),
-            (b"HTTP/1.1 100 Continue\r\n\r\n", [100, 502]),
+            (b"HTTP/1.1 100 Continue\r\n\r\n", [502]),
             (ok(b"hello")[:-1], []),
         ],
         ids=["one-byte", "half-a-head", "an-interim-response", "half-a-body"],
