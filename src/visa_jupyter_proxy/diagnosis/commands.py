@@ -32,7 +32,7 @@ def check(as_json: _AsJson = False) -> None:
     each what to change. VISA is asked with a token that is none, so nothing happens there.
 
     Exit status: 0 the proxy can serve (there may be warnings), 1 something that it needs cannot be reached
-    or used, 2 a setting or a route is wrong.
+    or used, 2 a setting, a route or a page of PAGES_DIR is wrong.
     """
     from visa_jupyter_proxy import error_pages  # noqa: PLC0415 -- only this command needs jinja2
 
