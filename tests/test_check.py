@@ -183,16 +183,6 @@ def _https(context: ssl.SSLContext) -> Iterator[int]:
         thread.join(20)
 
 
-def test_a_page_that_cannot_be_used(site: Site) -> None:
-    """It would stop the start as well: which file, and what is wrong with it."""
-    (site.directory / "pages").mkdir()
-    (site.directory / "pages" / "problem.html").write_text("{{ nothing.such }}")
-    site.settings(PAGES_DIR="pages")
-    answer = site.run("check")
-    assert 2 == answer.exit_code, answer.output
-    assert "problem.html" in answer.stdout
-
-
 def _findings(site: Site) -> dict[str, tuple[str, str]]:
     answer = site.run("check", "--json")
     told = json.loads(answer.stdout)
