@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from support.client import RawClient, get, upgrade
 from support.postgres import PostgresServer
 from support.proxy import PREFIX, RunningProxy, environment
 from support.visa_api import Answer
+from visa_jupyter_proxy import metrics
 from visa_jupyter_proxy.worker.websocket import close_frame
 
 FAREWELL = close_frame(1008, "ended by an administrator")
@@ -286,6 +288,11 @@ class TestMetrics:
         assert (False, False, False) == ("instance_requests" in text, "anna" in text, TOKEN in text)
         if not accept:
             assert samples(text)
+        shown = set(re.findall(rf"^# TYPE {metrics.PREFIX}(\w+) ", text, re.MULTILINE))
+        declared = {name for name in metrics.METRICS if not name.startswith("instance_")}
+        assert {name.removesuffix("_total") for name in declared} == {
+            name.removesuffix("_total") for name in shown
+        }
 
 
 class TestApi:

@@ -202,11 +202,11 @@ const COLUMNS = [
 ];
 
 function makeRow(session) {
-  const row = element("tr", { "data-id": session.id });
-  for (const [name, kind] of COLUMNS) row.append(element("td", { "data-name": name, class: kind }));
+  const row = element("tr", { role: "row", "data-id": session.id });
+  for (const [name, kind] of COLUMNS) row.append(element("td", { role: "cell", "data-name": name, class: kind }));
   const button = element("button", { type: "button", "aria-label": `End session of ${session.user} on instance ${session.instance}` }, "End");
   button.addEventListener("click", () => confirmEnd(session.id));
-  row.append(element("td", {}, button));
+  row.append(element("td", { role: "cell" }, button));
   return row;
 }
 
