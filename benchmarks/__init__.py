@@ -19,4 +19,10 @@ complete and correct. `python -m benchmarks --help` has the options.
     report      results.json, table, ratios, the check against what is committed
     chart       the README's picture
     callgrind   instructions of one worker, function by function; repeats on a busy machine
+
+By themselves, each with a docstring that says how:
+
+    control     what a kernel channel costs in control, until the journal has it
+    crowd       5 000 notebook sessions opened at once, and what others wait meanwhile
+    year        reports on a year of a busy facility: a million sessions
 """
