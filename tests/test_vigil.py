@@ -245,7 +245,7 @@ class TestGrace:
         world.answer(Heard.TOKEN_REFUSED)
         world.now += 100 * GRACE_S
         assert [] == world.watches.lapsed(world.now)
-        world.watches.elsewhere({}, world.now)
+        world.watches.elsewhere({("anna", 7): 0}, world.now)
         assert [] == world.watches.lapsed(world.now + GRACE_S - 1)
         assert 1 == len(world.watches.lapsed(world.now + GRACE_S))
 

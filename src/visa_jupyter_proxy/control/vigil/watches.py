@@ -202,9 +202,11 @@ class Watches:
         return [*self._doubted]
 
     def elsewhere(self, counts: Mapping[Key, int], now: float) -> None:
-        """Know how often other nodes have accepted a token so far, of all that are `in_doubt`."""
-        for key, watch in self._doubted.items():
-            count = counts.get(key, 0)
+        """Know how often other nodes have accepted a token so far, of those that were `in_doubt`."""
+        for key, count in counts.items():
+            watch = self._doubted.get(key)
+            if watch is None:
+                continue  # whose grace has ended meanwhile
             if watch.seen != count:
                 # The first look says nothing yet: only who looks twice sees that something moves.
                 self._told(watch, Told(Heard.ACCEPTED_ELSEWHERE), now)
