@@ -123,6 +123,7 @@ def explain(
 
     The request goes through a worker's own parts; only the instance gets none of it. With --token VISA is
     asked as a worker asks it, which counts as a visit to the instance, and its port is connected to once.
+    With TRACING=on a worker writes `traceparent`, too, which is not shown here.
 
     - visa-jupyter-proxy explain /jupyter/1234/lab
 
