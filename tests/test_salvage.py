@@ -111,6 +111,27 @@ class TestDamage:
             assert whole // 4 <= count(tmp_path, table) <= whole + SESSIONS
         assert {*rows(file, FIGURES)} <= {*rows(sound, FIGURES)}
 
+    def test_what_an_older_program_has_made_is_carried_over(self, sound: Path, tmp_path: Path) -> None:
+        """Tables that it has not are not missed, and rows that are nonsense hold nothing up."""
+        file = tmp_path / FILE
+        file.write_bytes(sound.read_bytes())
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("DROP TABLE acceptances")
+            connection.execute(
+                "UPDATE sessions SET opened_at = 'nonsense', instance_id = x'ff' WHERE rowid = 1"
+            )
+            connection.commit()
+        truncate_slightly(file)
+
+        async def main() -> None:
+            journal = await notice(tmp_path)
+            await journal.register("you", "node", 2, 2000.0)
+            await journal.close()
+
+        asyncio.run(main())
+        assert SESSIONS // 2 < count(tmp_path, "connections")
+        assert [] == broken_references(tmp_path)
+
     def test_sessions_whose_connections_are_lost_end_unless_somebody_carries_them(
         self, sound: Path, tmp_path: Path
     ) -> None:

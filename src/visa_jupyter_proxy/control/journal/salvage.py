@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, exists, insert, literal, select
+from sqlalchemy.exc import OperationalError, StatementError
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal.records import new_id
@@ -52,12 +53,27 @@ def _opened(damaged: Path) -> sqlite3.Connection:
 def _carry_table_over(connection: Connection, source: sqlite3.Connection, table: Table) -> int:
     there = {row[1] for row in source.execute(f"PRAGMA table_info({table.name})")}
     names = [column.name for column in table.columns if column.name in there]
+    if not names:
+        return 0  # an older program has made it
     statement = _statement(table, names)
     count = 0
     for rows in batched(_readable(source, table.name, names), _STEP):
-        values = [dict(zip(names, row, strict=True)) for row in rows]
-        count += connection.execute(statement, values).rowcount
+        count += _write(connection, statement, [dict(zip(names, row, strict=True)) for row in rows])
     return count
+
+
+def _write(connection: Connection, statement: Any, rows: list[dict[str, Any]]) -> int:
+    """Write rows, except those that are nonsense, as what is read of a damaged page may be."""
+    try:
+        with connection.begin_nested():
+            return connection.execute(statement, rows).rowcount
+    except OperationalError:  # the disk is full, say: all is to be tried again
+        raise
+    except StatementError as error:
+        if len(rows) > 1:
+            return sum(_write(connection, statement, [row]) for row in rows)
+        _log.warning("a row of the damaged journal is left out", cause=type(error).__name__)
+        return 0
 
 
 def _statement(table: Table, names: Sequence[str]) -> Any:
