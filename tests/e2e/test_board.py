@@ -76,6 +76,7 @@ def test_what_is_shown(
     row = page.get_by_role("row").filter(has_text="ada <b>lovelace</b>")
     expect(row).to_contain_text("7")
     expect(row).to_contain_text("0 / 0")
+    expect(page.get_by_text("1 user watched")).to_be_visible()
     client.send(HELLO)
     assert ANSWER == client.exactly(len(ANSWER))
     expect(row).to_contain_text("1 / 1")

@@ -115,6 +115,11 @@ class Events:
                 "lag": round(notebooks.journal_lag_s, 3),
             },
             "reports": {"pending": notebooks.reports_pending, "age": round(notebooks.reports_age_s, 3)},
+            "access": {
+                "watched": seen.vigil.watched,
+                "doubted": seen.vigil.doubted,
+                "failing": seen.vigil.is_failing,
+            },
             "tunnels": seen.sums.under_way("tunnels"),
             "clients": seen.sums.under_way("downstream"),
         }

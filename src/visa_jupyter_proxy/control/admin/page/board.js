@@ -88,7 +88,7 @@ function status(text, state) {
 
 function showState(state) {
   serverAhead = state.at - Date.now() / 1000;
-  const { health, journal, reports } = state;
+  const { health, journal, reports, access } = state;
   status(health.draining ? "stopping" : health.status, STATUS[health.status]);
   write(at("node"), state.node);
   write(at("version"), state.version);
@@ -99,6 +99,8 @@ function showState(state) {
   const api = { ok: ["answers", "good"], failing: ["does not answer", "bad"], unknown: ["not asked lately", ""] };
   card("card-api", api[health.visaApi][0], health.visaApi === "failing" ? "what is granted goes on for a while" : "",
     api[health.visaApi][1]);
+  card("card-access", access.failing ? "VISA does not say" : access.watched ? `${plural(access.watched, "user")} watched` : "nobody to watch",
+    access.doubted ? `${plural(access.doubted, "token")} refused: a grace runs` : "", access.failing ? "warn" : "good");
   card("card-journal", journal.state, journal.waiting ? `${plural(journal.waiting, "record")} to write, ${duration(journal.lag)}` : "nothing waits",
     journal.state === "written" ? "good" : journal.state === "failing" ? "bad" : "warn");
   card("card-reports", reports.pending ? `${reports.pending} pending` : "all delivered",
