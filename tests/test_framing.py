@@ -1,5 +1,6 @@
 """Where messages begin and end, however their bytes are cut (RFC 9112 6 and 7, case 63)."""
 
+import gc
 from contextlib import suppress
 
 import pytest
@@ -14,7 +15,7 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
     TargetTooLong,
 )
-from visa_jupyter_proxy.worker.bodies import chunk, last_chunk
+from visa_jupyter_proxy.worker.bodies import ChunkedBody, chunk, last_chunk
 from visa_jupyter_proxy.worker.framing import (
     LARGEST_RESPONSE_HEAD,
     RequestReader,
@@ -326,3 +327,20 @@ class TestResponseReader:
         begin = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: "
         assert not read_response([begin + b"a" * (LARGEST_RESPONSE_HEAD - 100) + b"\r\n\r\n"])[1]
         assert read_response([begin + b"a" * LARGEST_RESPONSE_HEAD + b"\r\n\r\n"])[1]
+
+
+@pytest.mark.parametrize("body", [b"5\r\nhel", b"5\r\nhelloX", b"0\r\nTrailer: x\r\n"], ids=repr)
+def test_half_a_chunked_body_goes_with_its_reader(body: bytes) -> None:
+    """At once, without the garbage collector, which comes seldom: it may hold a whole read."""
+
+    def bodies() -> list[ChunkedBody]:
+        return [one for one in gc.get_objects() if isinstance(one, ChunkedBody)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(bodies())
+        read_requests([_CHUNKED + body])
+        assert before == len(bodies())
+    finally:
+        gc.enable()

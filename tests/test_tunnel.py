@@ -1,9 +1,10 @@
 """Two connections tied together: what passes, and what is known of it (real sockets, both ends here)."""
 
 import asyncio
+import gc
 import math
 from collections.abc import Awaitable, Callable
-from typing import Final, cast
+from typing import Final, cast, override
 
 import pytest
 import uvloop
@@ -533,3 +534,41 @@ def test_without_an_idle_limit_there_is_no_deadline() -> None:
         await ends.passes(ends.browser, MASKED_PING)
 
     talk(conversation)
+
+
+class _Forgetful(Worker):
+    """A worker that keeps nothing of a tunnel."""
+
+    is_over = False
+
+    @override
+    def tunnel_ended(self, tunnel: Tunnel) -> None:
+        """Take note."""
+        self.is_over = True
+
+
+def test_what_has_ended_is_freed_at_once() -> None:
+    """Without the garbage collector, which comes seldom: browsers that come and go are megabytes a minute."""
+
+    def tunnels() -> list[Tunnel]:
+        return [one for one in gc.get_objects() if isinstance(one, Tunnel)]
+
+    async def main() -> None:
+        worker = _Forgetful()
+        (down, browser), (up, instance) = await _pair(), await _pair()
+        Tunnel(down, up, worker, origin(notebook=1)).start(b"", b"")
+        assert 1 == len(tunnels())
+        del down, up
+        for end in (browser, instance):
+            end.writer.close()
+        await _until(lambda: worker.is_over)
+        await _until(lambda: not tunnels())
+        worker.hangups.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+    finally:
+        gc.enable()

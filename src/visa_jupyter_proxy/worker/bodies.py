@@ -116,7 +116,8 @@ class ChunkedBody(Body):
     def __init__(self, invalid: type[ProxyError]) -> None:
         self._invalid = invalid
         self._buffer = b""
-        self._state = self._size
+        # No bound methods: who refers to itself stays, with its buffer, until somebody looks for it.
+        self._state = ChunkedBody._size
         self._ended = False
         self._remaining = 0
         self._overhead = 0
@@ -129,7 +130,7 @@ class ChunkedBody(Body):
         payload: list[bytes] = []
         self._buffer = self._buffer + data if self._buffer else bytes(data)
         position = 0
-        while (following := self._state(position, payload)) is not None:
+        while (following := self._state(self, position, payload)) is not None:
             position = following
             if self._ended:
                 break
@@ -137,7 +138,7 @@ class ChunkedBody(Body):
         rest = self._buffer[position:]
         if self._ended:
             return b"".join(payload), rest
-        self._buffer = b"" if self._state == self._data else rest
+        self._buffer = b"" if self._state is ChunkedBody._data else rest
         return b"".join(payload), None
 
     @override
@@ -161,7 +162,7 @@ class ChunkedBody(Body):
         if self._overhead > _LARGEST_CHUNK_OVERHEAD:
             raise self._invalid("too many chunk extensions")
         self._remaining = size
-        self._state = self._data if size else self._trailer
+        self._state = ChunkedBody._data if size else ChunkedBody._trailer
         return end + 2
 
     def _whole_chunks(self, position: int, payload: list[bytes]) -> int:
@@ -185,13 +186,13 @@ class ChunkedBody(Body):
         self._remaining -= len(piece)
         if self._remaining:
             return None
-        self._state = self._data_end
+        self._state = ChunkedBody._data_end
         return position + len(piece)
 
     def _data_end(self, position: int, payload: list[bytes]) -> int | None:  # noqa: ARG002 -- all states look alike
         found = self._buffer[position : position + 2]
         if found == b"\r\n":
-            self._state = self._size
+            self._state = ChunkedBody._size
             return position + 2
         if found in (b"", b"\r"):
             return None

@@ -113,6 +113,10 @@ class Side(asyncio.Protocol):
         else:
             self.transport.close()  # TLS cannot be half-closed here
 
+    def let_go(self) -> None:
+        """Refer to nobody any more, so that all is freed at once: nothing is called after both are lost."""
+        del self._tunnel, self.peer
+
     def _watch(self) -> None:
         """Be told of a reset although nobody reads. Most tunnels never need it, and begin faster without."""
         if self.watched == NOT_WATCHED and not self.lost:

@@ -244,6 +244,8 @@ class Tunnel:
         if side.peer.lost:
             self._owner.connections.discard(self)
             self._owner.tunnel_ended(self)
+            self.down.let_go()
+            self.up.let_go()
         elif side.was_reset:
             reset(side.peer.transport)
         elif self._farewell is None or not self._farewell.is_last_word:
