@@ -132,6 +132,61 @@ class TestDamage:
         assert SESSIONS // 2 < count(tmp_path, "connections")
         assert [] == broken_references(tmp_path)
 
+    def test_whoever_reads_may_be_the_first_to_notice(self, sound: Path, tmp_path: Path) -> None:
+        """A page of administration, say: what can be read is carried over by whoever writes next."""
+        file = tmp_path / FILE
+        file.write_bytes(sound.read_bytes())
+        truncate(file)
+
+        async def main() -> None:
+            reader, writer = Journal(tmp_path), Journal(tmp_path)
+            with pytest.raises(JournalUnavailable):
+                await reader.read(look_at_all)
+            await reader.close()
+            await writer.transact(look_at_all)
+            await writer.close()
+
+        asyncio.run(main())
+        assert rows(sound, "SELECT count(*) FROM sessions")[0][0] // 4 <= count(tmp_path, "sessions")
+
+    def test_once(self, sound: Path, tmp_path: Path) -> None:
+        """What has been carried over, and deleted since, does not come back."""
+        file = tmp_path / FILE
+        file.write_bytes(sound.read_bytes())
+        truncate(file)
+
+        async def main() -> None:
+            journal = await notice(tmp_path)
+            await journal.close()
+            with closing(sqlite3.connect(file, autocommit=True)) as connection:
+                connection.executescript("DELETE FROM connections; DELETE FROM reports; DELETE FROM sessions")
+            for one in (journal, Journal(tmp_path)):
+                await one.transact(look_at_all)
+                await one.close()
+
+        asyncio.run(main())
+        assert 0 == count(tmp_path, "sessions")
+
+    def test_a_guest_leaves_the_file_where_it_is(self, sound: Path, tmp_path: Path) -> None:
+        """A command, whose user may be another one than the proxy's, neither moves it nor makes a new one."""
+        file = tmp_path / FILE
+        file.write_bytes(sound.read_bytes())
+        truncate(file)
+        spoilt = file.read_bytes()
+
+        async def main() -> None:
+            guest = Journal(tmp_path, is_guest=True)
+            for ask in (guest.read, guest.transact):
+                with pytest.raises(
+                    JournalUnavailable, match=r"SQLITE_CORRUPT.*the proxy sets the file aside"
+                ):
+                    await ask(look_at_all)
+            await guest.close()
+
+        asyncio.run(main())
+        assert spoilt == file.read_bytes()
+        assert [] == [*tmp_path.glob("*.damaged-*")]
+
     def test_sessions_whose_connections_are_lost_end_unless_somebody_carries_them(
         self, sound: Path, tmp_path: Path
     ) -> None:

@@ -131,7 +131,7 @@ class Answers:
                 await one.close()
 
     def _another(self) -> Journal:
-        return Journal(self._settings.storage_dir, self._settings.storage_url)
+        return Journal(self._settings.storage_dir, self._settings.storage_url, is_guest=True)
 
     def prune(self, days: int) -> int:
         """Delete the sessions that were closed that many days ago; say how many."""

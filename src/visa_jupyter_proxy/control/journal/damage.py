@@ -1,6 +1,7 @@
 """Database files that are none: set aside under another name, never deleted."""
 
 import fcntl
+import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -29,17 +30,22 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
 
 
-def set_aside(path: Path) -> Path | None:
-    """Rename a damaged database and its companions; None when it is sound after all. Blocks.
+def set_aside(path: Path) -> None:
+    """Rename a damaged database and its companions, unless it is sound after all. Blocks.
 
     A lock file makes processes that share the directory do this one after the other: the second finds
-    the new database of the first, and leaves it alone.
+    the new database of the first, and leaves it alone. The file has the name of what was set aside, for
+    whoever begins the new database, which may be another process, or a later one.
     """
-    with path.with_name(path.name + ".lock").open("ab") as lock:
+    with _lock_file(path).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists() or _is_sound(path):
-            return None
+            return
         aside = _free_name(path)
+        # First: a process that is killed here has renamed nothing, and a name without a file means nothing.
+        lock.truncate(0)
+        lock.write(aside.name)
+        lock.flush()
         # The companions first: without the database they mean nothing to whoever opens it meanwhile.
         for ending in ("-wal", "-shm", ""):
             companion = path.with_name(path.name + ending)
@@ -50,7 +56,25 @@ def set_aside(path: Path) -> Path | None:
         journal=str(path),
         kept_as=str(aside),
     )
-    return aside
+
+
+def waiting(path: Path) -> Path | None:
+    """Give the database that was set aside, and has not been read for what can be carried over. Blocks."""
+    try:
+        name = _lock_file(path).read_text()
+    except FileNotFoundError:
+        return None
+    aside = path.with_name(name) if name else None
+    return aside if aside is not None and aside.exists() else None
+
+
+def carried_over(path: Path) -> None:
+    """Note that what was `waiting` does so no more. Blocks."""
+    os.truncate(_lock_file(path), 0)
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _cause(error: BaseException | None) -> sqlite3.Error | None:

@@ -44,8 +44,11 @@ class Sqlite:
 
     is_shared: Final = False
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Nothing is opened yet. Raises `StorageRefused` for a directory on a network file system."""
+    def __init__(self, directory: str | os.PathLike[str], *, is_guest: bool = False) -> None:
+        """Nothing is opened yet. Raises `StorageRefused` for a directory on a network file system.
+
+        A guest leaves a damaged file where it is.
+        """
         self.path = Path(directory) / FILE
         self.name = str(self.path)
         self._thread: ThreadPoolExecutor | None = None
@@ -54,8 +57,7 @@ class Sqlite:
         self._there = _File()
         self.is_another = False
         """Whether the file is another one than before; whoever has looked sets it to False."""
-        self._damaged: Path | None = None
-        """What was set aside, and has not been read for what can be carried over."""
+        self._is_guest = is_guest
         kind = filesystems.network_type(self.path.parent)
         if kind is not None:
             raise StorageRefused(
@@ -125,10 +127,12 @@ class Sqlite:
             raise RecordRefused(type(error).__name__) from error
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             self._close()
+            # The driver's text names statements and files, never values: those are masked below.
+            what = damage.describe(error)
             if damage.is_damage(error):
                 self._set_aside()
-            # The driver's text names statements and files, never values: those are masked below.
-            raise JournalUnavailable(damage.describe(error)) from error
+                what += "; the proxy sets the file aside, and begins a new one" if self._is_guest else ""
+            raise JournalUnavailable(what) from error
 
     def _opened(self) -> Connection:
         """Give the connection; open anew when the file is no longer what was opened."""
@@ -142,19 +146,17 @@ class Sqlite:
                 # SQLite would not notice before it reads what is missing.
                 self._set_aside()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writing = _open(self.path, "rwc", self._prepare)
-        self._damaged = None
+        damaged = damage.waiting(self.path)
+        self._writing = _open(self.path, "rwc", partial(_prepare_tables, damaged=damaged))
+        if damaged is not None:
+            damage.carried_over(self.path)
         before, self._there = self._there, _look(self.path)
         self.is_another = self.is_another or before[:2] not in (_File()[:2], self._there[:2])
         return self._writing
 
-    def _prepare(self, connection: Connection) -> None:
-        migrate(connection)
-        if self._damaged is not None:
-            salvage.carry_over(connection, self._damaged)
-
     def _set_aside(self) -> None:
-        self._damaged = damage.set_aside(self.path) or self._damaged
+        if not self._is_guest:
+            damage.set_aside(self.path)
 
     def _open_for_reading(self) -> Connection:
         if not self.path.exists():
@@ -181,6 +183,13 @@ def _open(path: Path, mode: str, prepare: Callable[[Connection], None]) -> Conne
         _dispose(connection)
         raise
     return connection
+
+
+def _prepare_tables(connection: Connection, damaged: Path | None) -> None:
+    migrate(connection)
+    if damaged is not None:
+        # Two processes may come here with the same: it changes nothing that is there already.
+        salvage.carry_over(connection, damaged)
 
 
 def _dispose(connection: Connection) -> None:

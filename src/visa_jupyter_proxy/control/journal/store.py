@@ -52,12 +52,14 @@ class Journal:
     journal calls it from one task.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], url: str | None = None) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], url: str | None = None, *, is_guest: bool = False
+    ) -> None:
         """Nothing is opened yet: PostgreSQL at `url`, or SQLite in `directory`, which is made when missing.
 
-        Raises `StorageRefused`.
+        A guest is no proxy, and leaves it to one to set a damaged file aside. Raises `StorageRefused`.
         """
-        self._database: Database = Sqlite(directory) if url is None else _postgres(url)
+        self._database: Database = Sqlite(directory, is_guest=is_guest) if url is None else _postgres(url)
 
     @property
     def name(self) -> str:
