@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import chdir, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.postgres import PostgresServer
 from support.proxy import PREFIX
 from support.storage import Storage
 from visa_jupyter_proxy.control import original
@@ -367,14 +368,17 @@ class TestBackup:
             asked.backup(tmp_path / "copy")
         assert [] == list(tmp_path.iterdir())
 
-    def test_what_is_wrong_with_the_new_file_is_said_of_it(self, tmp_path: Path) -> None:
-        """Not of the journal."""
+    @pytest.mark.parametrize("name", [".", "..", "data", "missing/copy"])
+    def test_where_no_file_can_be(self, tmp_path: Path, name: str) -> None:
+        """It says that of the copy, not of the journal, and leaves nothing."""
         facility = Facility(Storage(tmp_path / "data"))
         with (
+            chdir(tmp_path),
             facility.asked() as asked,
-            pytest.raises(CannotAnswer, match="copy cannot be written: No such"),
+            pytest.raises(CannotAnswer, match=f"^{name} cannot be written: "),
         ):
-            asked.backup(tmp_path / "nowhere" / "copy")
+            asked.backup(Path(name))
+        assert ["data"] == [path.name for path in tmp_path.iterdir()]
 
     def test_postgresql_has_its_own(self, tmp_path: Path) -> None:
         """The answer says with what to copy it, without the password."""
@@ -414,6 +418,14 @@ class TestExport:
         with facility.asked() as asked:
             assert (tmp_path / "125a23b8db56aaa1f230afd3784764b6", 0) == asked.export(None)
         assert original.find(tmp_path) == [tmp_path / "125a23b8db56aaa1f230afd3784764b6"]
+
+    def test_where_there_is_no_directory_yet(self, postgres: PostgresServer, tmp_path: Path) -> None:
+        """With PostgreSQL the proxy has not made it, and 3.5 looks there all the same."""
+        directory = tmp_path / "data"
+        facility = Facility(Storage(directory, postgres, postgres.create("export")))
+        with facility.asked() as asked:
+            asked.export(None)
+        assert 1 == len(original.find(directory))
 
 
 class TestLayouts:
@@ -529,6 +541,7 @@ class TestCommands:
             (("export",), {}, 2, "--legacy"),
             (("--since", "soon"), {}, 2, "write a date such as"),
             (("--open", "summary"), {}, 2, "write the options after summary"),
+            (("--instance", str(2**63)), {}, 2, "--instance"),
             ((), {"SESSION_RETENTION_DAYS": "a year"}, 2, "VISA_JUPYTER_PROXY_SESSION_RETENTION_DAYS"),
         ],
     )

@@ -395,6 +395,9 @@ class TestApi:
         for client in (kernels[0], terminal):
             assert FAREWELL == client.exactly(len(FAREWELL))
         assert answers(other)
+        # What no id can be, and PostgreSQL takes no question about.
+        assert 404 == admins[0].get("/api/v1/sessions/%00", method="DELETE").status
+        assert {"nodes": []} == admins[0].get("/api/v1/users/%00/tunnels", method="DELETE").json
         asked = [one["asked_by"] for one in nodes[1].records("connections are ended for an administrator")]
         assert [f"127.0.0.1 at {socket.gethostname()}"] * 2 == asked
 

@@ -174,6 +174,9 @@ class Answers:
         keys = self._read(reading.believed_open)
         path = original.file_in(self._settings.storage_dir) if to is None else to
         try:
+            if to is None:
+                # With PostgreSQL nobody else has made it.
+                path.parent.mkdir(parents=True, exist_ok=True)
             original.write(path, keys)
         except FileExistsError:
             raise CannotAnswer(f"{path} is there already: remove it, or write another name") from None

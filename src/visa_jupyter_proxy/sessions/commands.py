@@ -22,6 +22,9 @@ _ON_A_SCREEN: Final = 200
 
 _FOR_EVER: Final = 1e11
 
+_LARGEST_INSTANCE: Final = 2**63 - 1
+"""VISA's ids are Java's long; neither database takes a larger number."""
+
 app = typer.Typer(
     help="Show the notebook sessions of the journal, the newest first, or do something with them.",
     no_args_is_help=False,
@@ -52,7 +55,9 @@ def show(
     since: _Since = None,
     until: _Until = None,
     user: Annotated[str | None, typer.Option(help="Only those of this user (the token's `sub`).")] = None,
-    instance: Annotated[int | None, typer.Option(min=0, help="Only those on this instance.")] = None,
+    instance: Annotated[
+        int | None, typer.Option(min=0, max=_LARGEST_INSTANCE, help="Only those on this instance.")
+    ] = None,
     form: _Form = Format.TABLE,
     limit: Annotated[
         int | None,

@@ -20,6 +20,9 @@ from visa_jupyter_proxy.mailbox import EndTunnels
 POLICY_VIOLATION: Final = 1008
 """Close code (RFC 6455 7.4.1): nothing is wrong with what the browser sent, and trying again is no help."""
 
+_NUL: Final = "\0"
+"""No id has one, and PostgreSQL takes no question about it."""
+
 REASON: Final = "ended by an administrator"
 
 
@@ -55,6 +58,8 @@ class Endings:
 
         Raises `JournalUnavailable`.
         """
+        if _NUL in session:
+            return None
 
         def work(connection: Connection) -> list[tuple[str, str, Ending]] | None:
             rows = endings.running(connection, session)
@@ -80,6 +85,8 @@ class Endings:
 
         Raises `JournalUnavailable` when other nodes could not be told.
         """
+        if _NUL in user:
+            return []
         ending = Ending(None, None, user, asked_by)
         end_here(self._supervisor, ending)
 

@@ -1,5 +1,6 @@
 """A copy of the journal's file, made while a proxy writes to it."""
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -12,15 +13,16 @@ from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
 def copy(journal: Path, to: Path) -> None:
     """Copy the database to a file that is not there yet: one state of everything, and checked. Blocks.
 
-    Until it is complete it has another name. Raises `JournalUnavailable`, and `OSError` for what is wrong
-    with the new file: `FileExistsError`, when it is there.
+    Until it is complete it has another name. Raises `JournalUnavailable`, and `OSError` for `to`.
     """
     if not journal.exists():
         raise JournalUnavailable(f"there is no journal at {journal}")
+    if to.is_dir():  # "." and "/" have no name to add to
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     part = to.with_name(f"{to.name}.part")
+    # Users' names are in it.
+    os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
     try:
-        # Users' names are in it.
-        os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
         _copy(journal, part)
         # Unlike a rename this never replaces a file.
         os.link(part, to)
