@@ -1,6 +1,7 @@
 """Control: the one process that starts and watches the workers, and owns what must not be lost.
 
-- `control` starts and watches the workers; what they say of tunnels goes to `notebooks`.
+- `control` is the life of the process: it has the workers start, serve and drain. `parts` makes all that it
+  owns and ties it together; what the workers say of tunnels goes to `notebooks`.
 - `notebooks` turns connections into notebook sessions. It asks nobody and waits for nothing when a
   tunnel opens or ends: that becomes a record in memory, and one task does the rest.
 - `ledger` knows which connections carry sessions here, those that linger included; `journal` knows it
@@ -16,5 +17,5 @@
 
 Decisions (`ledger`, `owners`, `outbox`, `circuit`, `tokens`, `journal.backlog`) are plain code with no
 loop, no socket and no clock of their own; what touches the world (`journal.store`, `reports`, `writer`)
-is thin. Imports point down in this order: control, notebooks, reporting, reports, journal.
+is thin. Imports point down in this order: control, parts, notebooks, reporting, reports, journal.
 """
