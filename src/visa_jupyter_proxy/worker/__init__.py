@@ -3,7 +3,8 @@
 From the bottom up; each imports only what stands above it here:
 
 - vocabulary: `http1` (heads), `bodies`, `framing` (messages out of a stream), `credentials`, `forwarded`
-  (who the client is), `grant`, `sites`, `kernels`, `fields` (what goes on), `pages`, `sockets`, `ports`;
+  (who the client is), `grant`, `sites`, `kernels`, `fields` (what goes on), `heads` (what we add to an
+  answer), `pages`, `sockets`, `ports`;
 - machines: `exchange` (one request and its response), `tunnel` (two connections tied together);
 - edges: `upstream` (an instance's connection), `pool` (of those),
   `authorization` (grants), `records` (the log);

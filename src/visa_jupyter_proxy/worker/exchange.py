@@ -25,7 +25,8 @@ from visa_jupyter_proxy.worker.bodies import Piece, chunk, last_chunk
 from visa_jupyter_proxy.worker.fields import request_trailers, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.forwarded import Client
 from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
+from visa_jupyter_proxy.worker.heads import CHUNKED, CONTINUE, final_head, framing
+from visa_jupyter_proxy.worker.http1 import Request, Response
 from visa_jupyter_proxy.worker.lines import Fields, Lines
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
@@ -35,10 +36,6 @@ from visa_jupyter_proxy.worker.websocket import accepts_websocket, switching_pro
 
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that a proxy may send again (RFC 9110 9.2.2)."""
-
-_CLOSE: Final = b"Connection: close\r\n"
-_KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Phase(IntEnum):
@@ -348,23 +345,29 @@ class Exchange:
         # To a client that waits for it, and no other: nginx takes any 1xx for the whole answer to a HEAD, and
         # gives the connection to the next user, who would get what the instance sends later (case 69).
         if status == 100 and self.request.expects_continue and not self._request_ended:
-            self._outgoing.append(_CONTINUE)
+            self._outgoing.append(CONTINUE)
 
     def _respond(self, response: Response) -> None:
         lines = self._lines(response)
         if b"date" not in response.special or b"date" in response.connection:
             lines.append(b"Date: %b\r\n" % self._downstream.date())
-        lines.append(self._framing(response))
+        field = framing(response, self.request)
+        if field is None:
+            self._until_close = True
+            self.closing = Closing.CLOSE
+        else:
+            self._chunked = field is CHUNKED
+            lines.append(field)
+        self._outgoing.append(self._head(response.status, response.reason, lines))
+
+    def _head(self, status: int, reason: bytes, lines: Lines) -> bytes:
+        """Make the final head: from here on, the client has its answer."""
         if self.draining or self.request.websocket or not self._request_ended:
             # Behind a refused upgrade there may be frames, never a request (case 149). An answer before
             # the end of the request is the last one, and is better announced as such (RFC 9112 9.6).
             self.closing = Closing.CLOSE
-        if self.closing is not Closing.KEEP:
-            lines.append(_CLOSE)
-        elif self.request.minor == 0:
-            lines.append(_KEEP_ALIVE)
-        self.status, self._answered = response.status, True
-        self._outgoing.append(response_head(response.status, response.reason, lines))
+        self.status, self._answered = status, True
+        return final_head(status, reason, lines, self.request, self.closing is Closing.KEEP)
 
     def _lines(self, response: Response) -> Lines:
         match, grant = self.match, self.grant
@@ -374,34 +377,12 @@ class Exchange:
         lines.append(b"X-Request-Id: " + self.id + b"\r\n")
         return lines
 
-    def _framing(self, response: Response) -> bytes:
-        """Frame the response for this client (RFC 9112 6)."""
-        if response.status == 204:
-            return b""
-        if response.length is not None:
-            return b"Content-Length: %d\r\n" % response.length
-        if self.request.method == b"HEAD" or response.status == 304:
-            return b""
-        if self.request.minor == 1:
-            self._chunked = True
-            return b"Transfer-Encoding: chunked\r\n"
-        self._until_close = True
-        self.closing = Closing.CLOSE
-        return b""
-
     def _answer(self, error: ProxyError) -> None:
         self._send(error.status, self._downstream.refusal(error, self.request, self.id))
 
     def _send(self, status: int, answer: Answer) -> None:
         reason, lines, body = answer
-        if self.draining or self.request.websocket or not self._request_ended:
-            self.closing = Closing.CLOSE
-        if self.closing is not Closing.KEEP:
-            lines.append(_CLOSE)
-        elif self.request.minor == 0:
-            lines.append(_KEEP_ALIVE)
-        self.status, self._answered = status, True
-        head = response_head(status, reason, lines)
+        head = self._head(status, reason, lines)
         self._outgoing.append(head if self.request.method == b"HEAD" else head + body)
 
     def _cut_short(self) -> None:
