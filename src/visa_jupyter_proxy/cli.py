@@ -81,8 +81,10 @@ def _configuration() -> "Configuration":
     from visa_jupyter_proxy.control.configuration import Configuration  # noqa: PLC0415 -- likewise
 
     chosen, warnings = settings.load()
-    services = routes.load(chosen.config_path())
-    return Configuration(chosen, warnings, services, error_pages.load(chosen.pages_dir, chosen.visa_url))
+    file = chosen.config_path()
+    services = routes.load(file)
+    pages = error_pages.load(chosen.pages_dir, chosen.visa_url)
+    return Configuration(chosen, warnings, file, services, pages)
 
 
 @app.command()

@@ -218,6 +218,20 @@ class TestMistakes:
         assert 200 == status(proxy, path())
         assert 404 == status(proxy, f"/other/{NUMBER}/x")
 
+    @pytest.mark.parametrize("left", ["nothing", "a link to nothing"])
+    def test_services_whose_file_is_gone(self, place: Place, left: str) -> None:
+        """Those in the package do not take their place while nobody looks: what is named is put back."""
+        proxy = place.start()
+        file = place.directory / "proxy.conf.json"
+        written = file.rename(place.directory / "elsewhere.json")
+        if left != "nothing":
+            file.symlink_to(place.directory / "nowhere.json")
+        done = command(place)
+        assert (2, True) == (done.returncode, str(file) in done.stderr), done.stderr
+        assert 200 == status(proxy, path())
+        written.rename(file)
+        assert 0 == command(place).returncode
+
     def test_sighup_ends_nobody(self, place: Place) -> None:
         """Not even workers, to which a terminal sends it too."""
         proxy = place.start()

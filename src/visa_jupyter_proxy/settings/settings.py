@@ -134,7 +134,7 @@ class Settings(BaseSettings):
         "/", "Where people find VISA, for the pages that they see when a request cannot be served."
     )
     pages_dir: Annotated[Path | None, parsing.directory] = _setting(
-        None, "Directory of templates and texts that replace those of these pages; read at the start."
+        None, "Directory of templates and texts that replace those of these pages."
     )
     access_log: Annotated[str, parsing.one_of("off", "errors", "all")] = _setting(
         "errors",
@@ -246,7 +246,9 @@ class Settings(BaseSettings):
         if self.config_file is not None:
             return self.config_file
         path = self.working_directory / "proxy.conf.json"
-        return path if path.exists() else Path(str(resources.files("visa_jupyter_proxy") / "proxy.conf.json"))
+        if path.exists() or path.is_symlink():  # one that leads nowhere is a mistake, no absence
+            return path
+        return Path(str(resources.files("visa_jupyter_proxy") / "proxy.conf.json"))
 
     def for_worker(self) -> WorkerSettings:
         """Return what a worker has to know, as plain values."""
