@@ -171,7 +171,11 @@ class TestRefused:
         ("arguments", "settings", "said"),
         [
             (["/jupiter/7"], {}, ["404 no_route", "its pattern does not match", "Add a service"]),
-            (["/jupyter/0/lab"], {}, ["404 no_route", "the id is no instance id"]),
+            (
+                ["/jupyter/0/lab"],
+                {},
+                ["404 no_route", "the id is no instance id", "ask for an id that VISA has"],
+            ),
             (["/jupyter/7/../8/lab"], {}, ["400 bad_request", "a dot segment in the path"]),
             (["/jupyter/7/" + "x" * 300], {"REQUEST_LINE_BYTES": "256"}, ["414", "REQUEST_LINE_BYTES"]),
             (["/jupyter/7"], {"SERVER_NAMES": "other.org"}, []),

@@ -13,7 +13,8 @@ ADVICE: Final[dict[type[ProxyError], str]] = {
         "own, the proxy in front must send Host as it came and X-Forwarded-Proto, and be in TRUSTED_PROXIES."
     ),
     errors.NoRoute: (
-        "Add a service to the routes whose `match` covers it, with the instance id as its first group."
+        "Add a service to the routes whose `match` covers it, with the instance id as its first group; "
+        "or ask for an id that VISA has."
     ),
     errors.MethodNotAllowed: "Nothing to set: CONNECT and TRACE make no sense through this proxy.",
     errors.RequestTimeout: "HEADER_TIMEOUT_S and BODY_TIMEOUT_S are what a client has.",
