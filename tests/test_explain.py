@@ -275,6 +275,14 @@ class TestMistakes:
         assert "can be read by every user" in " ".join(answer.stderr.replace("│", " ").split())
         assert _TOKEN not in answer.output
 
+    @pytest.mark.parametrize("field", ["Authorization: Bearer {}", "Cookie: access_token={}"])
+    def test_a_token_in_a_field(self, site: Site, field: str) -> None:
+        """What is said of it may be shown to others: it is not repeated."""
+        for form in ([], ["--json"]):
+            answer = site.run("explain", "/jupyter/7/x", "-H", field.format("some-token-of-anna"), *form)
+            assert "the VISA token stays here" in answer.stdout
+            assert "some-token" not in answer.output
+
     @pytest.mark.parametrize(
         "arguments",
         [

@@ -537,6 +537,12 @@ class TestAdmin:
         assert "0123456789abcdef" == loaded.admin_token
         assert "0123456789abcdef" not in repr(loaded)
 
+    def test_a_token_that_is_none_is_not_shown(self, tmp_path: Path) -> None:
+        """Most of it may be the one that is meant; a reload puts the mistake into the log."""
+        (mistake,) = _mistakes(tmp_path, ADMIN_TOKEN="0123 456789abcdef")
+        assert mistake.startswith(f"{PREFIX}ADMIN_TOKEN: what is set cannot be used: write 16 characters")
+        assert "456789" not in mistake
+
     @pytest.mark.parametrize("token", ["short", "fifteen-letters", "0123456789 abcdef", "0123456789=abcdef"])
     def test_a_token_that_is_none(self, tmp_path: Path, token: str) -> None:
         """Too short, or with what cannot stand behind `Bearer`; it is not repeated."""

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.diagnosis.advice import ADVICE
 from visa_jupyter_proxy.diagnosis.rehearsal import ASSUMED_HOST, Outcome, rehearse
 from visa_jupyter_proxy.errors import ProxyError
@@ -274,7 +275,8 @@ def _fields(came: Sequence[tuple[str, str]], outcome: Outcome, question: Questio
         old = before.get(name.lower())
         change = "added" if old is None else "kept" if old == value else "changed"
         fields.append((name, value, change))
-    fields += [(name, value, "dropped") for name, value in came if name.lower() not in after]
+    dropped = [(name, value) for name, value in came if name.lower() not in after]
+    fields += [(name, logs.without_tokens(value), "dropped") for name, value in dropped]
     return [Field(n, _shown(v, question), c, _reason(n, c, route)) for n, v, c in fields]
 
 

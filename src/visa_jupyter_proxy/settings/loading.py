@@ -39,7 +39,10 @@ def _mistakes(error: ValidationError, given: variables.Given) -> Iterator[str]:
     for mistake in error.errors(include_url=False, include_input=False):
         name = str(mistake["loc"][0]).upper()
         # Every text is read by a parser of ours, whose `ValueError` pydantic keeps.
-        yield f"{PREFIX}{name}: {given.shown(name)} cannot be used: {mistake['ctx']['error']}"
+        shown = given.shown(name)
+        if name == "ADMIN_TOKEN" and given.values[name].file is None:
+            shown = "what is set"  # all of it is secret, not only what stands at a place
+        yield f"{PREFIX}{name}: {shown} cannot be used: {mistake['ctx']['error']}"
 
 
 def _half_a_verification(settings: Settings) -> Iterator[str]:
