@@ -44,7 +44,7 @@ def test_a_day_behind_nginx(page: Page, demo: RunningDemo, tmp_path: Path) -> No
     port = int(demo.proxy.rpartition(":")[2])
     with running_nginx(tmp_path / "nginx", port) as nginx:
         page.goto(demo.instances[1]["signIn"])  # whose cookie is for every port
-        page.goto(f"{nginx.url}/jupyter/1/lab")
+        page.goto(f"{nginx.url}/jupyter/1/lab?reset")  # without what an earlier page had open
         expect(page.locator(".jp-Launcher")).to_be_visible()
         run_a_cell(page)
         upload_and_download(page, nginx.url, tmp_path)

@@ -21,6 +21,8 @@ from support.running_demo import RunningDemo, eventually
 from support.visa_api import VisaApiServer, visa_api_thread
 
 CHROMIUM: Final = "/usr/bin/chromium"
+DESK: Final = "#jp-main-dock-panel"
+"""What JupyterLab always has; a launcher only where nothing is open."""
 NOBODY: Final = "127.0.0.3"
 """An address at which nothing listens."""
 
@@ -392,7 +394,7 @@ def test_the_waiting_page_turns_into_a_real_jupyterlab(
         eventually("the page has asked", lambda: len(api.asked("account")) > asked)
         assert 1 == api.seen(1)
         api.instance(1, owner="ada", ip="127.0.0.2")
-        expect(page.locator(".jp-Launcher")).to_be_visible(timeout=120_000)
+        expect(page.locator(DESK)).to_be_visible(timeout=120_000)
         context.close()
 
 
@@ -406,8 +408,8 @@ def test_from_signed_out_to_jupyterlab(demo: RunningDemo, browser: Browser) -> N
         page.get_by_role("link", name="Open VISA").click(modifiers=["Control"])
     visa = opening.value
     visa.get_by_role("link", name="Open as Ada").first.click()
-    expect(visa.locator(".jp-Launcher")).to_be_visible(timeout=120_000)
-    expect(page.locator(".jp-Launcher")).to_be_visible(timeout=120_000)
+    expect(visa.locator(DESK)).to_be_visible(timeout=120_000)
+    expect(page.locator(DESK)).to_be_visible(timeout=120_000)
     context.close()
 
 

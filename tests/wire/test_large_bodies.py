@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +37,11 @@ def read_by(proxy: RunningProxy) -> int:
 
 def pipes(proxy: RunningProxy) -> int:
     """Count the pipes that the worker has."""
-    links = [one.readlink() for one in Path(f"/proc/{proxy.worker_pid}/fd").iterdir()]
-    return len({str(link) for link in links if str(link).startswith("pipe:")})
+    links = set()
+    for one in Path(f"/proc/{proxy.worker_pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            links.add(str(one.readlink()))
+    return sum(link.startswith("pipe:") for link in links)
 
 
 def put(wire: Wire, *fields: str, size: int = SIZE) -> bytes:
