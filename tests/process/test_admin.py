@@ -54,6 +54,26 @@ def busy_port() -> Iterator[int]:
 class TestWhere:
     """Address and port."""
 
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            b"GET /metrics HTTP/1.1\r\nX-Key: my-secret\x01\r\nHost: localhost\r\n\r\n",
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: my-secret"
+            + b"x" * 9000
+            + b"\r\n\r\n",
+        ],
+        ids=["a byte that no field has", "a line that is too long"],
+    )
+    def test_what_is_no_http(self, place: Place, sent: bytes) -> None:
+        """A 400, and a line without a traceback and without what came: it is no defect of ours."""
+        proxy = place.start()
+        client = RawClient(proxy.admin_port)
+        place.clients.append(client)
+        assert 400 == client.ask(sent).status
+        proxy.wait(lambda: proxy.records("no HTTP at the admin listener"))
+        log = proxy.log.read_text()
+        assert (False, False) == ("Traceback" in log, "my-secret" in log)
+
     def test_a_port_that_was_chosen_and_is_in_use(self, place: Place) -> None:
         """It does not start, and says which settings to change."""
         with busy_port() as port:

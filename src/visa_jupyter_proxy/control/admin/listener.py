@@ -2,12 +2,14 @@
 
 import asyncio
 import errno
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from visa_jupyter_proxy import logs, metrics
 from visa_jupyter_proxy.control.admin import board, health
@@ -96,6 +98,7 @@ class Admin:
 
     async def start(self) -> None:
         """Begin to serve, and say where."""
+        logging.getLogger("aiohttp.server").addFilter(_is_a_defect)
         await self._runner.setup()
         await web.SockSite(self._runner, self._sock).start()
         self._look = asyncio.create_task(self._look_on(), name="admin")
@@ -171,3 +174,12 @@ class Admin:
             self._seen.sums.observe(metrics.LOOP_SECONDS, ("control",), late_s)
             self._seen.look_at_api()
             self._history.tick(time.time())
+
+
+def _is_a_defect(record: logging.LogRecord) -> bool:
+    """Say in a line what is no HTTP: aiohttp logs a traceback with the bytes that came, maybe of a token."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    logs.get().info("no HTTP at the admin listener", cause=type(error).__name__)
+    return False
