@@ -198,8 +198,8 @@ def _progressed(connection: _Connection) -> Progressed:
         bytes_down=None if known is None else known.bytes_down,
         messages_up=None if known is None else known.messages_up,
         messages_down=None if known is None else known.messages_down,
-        first_interaction_at=None if known is None else known.first_interacted_at,
-        last_interaction_at=None if known is None else known.interacted_at,
+        first_interaction_at=None if known is None else _meanwhile(connection, known.first_interacted_at),
+        last_interaction_at=None if known is None else _meanwhile(connection, known.interacted_at),
         left_at=connection.left_at,
         reason=connection.reason or None,
     )
@@ -216,11 +216,22 @@ def _ended(connection: _Connection, *, last: bool) -> Ended:
         bytes_down=None if known is None else known.bytes_down,
         messages_up=None if known is None else known.messages_up,
         messages_down=None if known is None else known.messages_down,
-        first_interaction_at=None if known is None else known.first_interacted_at,
-        last_interaction_at=None if known is None else known.interacted_at,
+        first_interaction_at=None if known is None else _meanwhile(connection, known.first_interacted_at),
+        last_interaction_at=None if known is None else _meanwhile(connection, known.interacted_at),
         report=new_id() if is_reportable(connection.key) else None,
         last=last,
     )
+
+
+def _meanwhile(connection: _Connection, at: float | None) -> float | None:
+    """Give `at` as a time at which the connection was there.
+
+    It was measured on the loop's clock, which stands still for a turn: milliseconds beside the wall's.
+    """
+    if at is None:
+        return None
+    at = max(at, connection.opened_at)
+    return at if connection.left_at is None else min(at, connection.left_at)
 
 
 _DIGEST: Final = 32
