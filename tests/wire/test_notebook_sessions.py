@@ -329,10 +329,11 @@ class TestReports:
                 client = connect(wire, rest)
         name = wire.path(rest.partition("?")[0])
         wire.proxy.wait(lambda: 100 == len([r for r in wire.proxy.records("tunnel") if r["path"] == name]))
-        wire.proxy.wait(lambda: not _pending(wire) and _open_connections(wire) == 1)
+        # In this order: what ends a connection also makes its report pending.
+        wire.proxy.wait(lambda: _open_connections(wire) == 1 and not _pending(wire))
         assert [True] == [active for *_, active in sessions(wire) if active]
         client.sock.close()
-        wire.proxy.wait(lambda: not _pending(wire) and _open_connections(wire) == 0)
+        wire.proxy.wait(lambda: _open_connections(wire) == 0 and not _pending(wire))
         assert not [active for *_, active in sessions(wire) if active]
         about = [r.endpoint for r in told(wire)]
         assert ["open", "close"] * (len(about) // 2) == about
