@@ -2,8 +2,8 @@
 
 import pytest
 
-from visa_jupyter_proxy.worker.admission import Admission
-from visa_jupyter_proxy.worker.networks import of_one_client
+from visa_jupyter_proxy.worker.sockets.admission import Admission
+from visa_jupyter_proxy.worker.sockets.networks import of_one_client
 
 
 @pytest.mark.parametrize(

@@ -17,16 +17,16 @@ from visa_jupyter_proxy.errors import (
     VisaTimeout,
     VisaUnreachable,
 )
-from visa_jupyter_proxy.worker import authorization as module
-from visa_jupyter_proxy.worker.authorization import BRIEF_S
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.turns import (
+from visa_jupyter_proxy.worker.access import authorization as module
+from visa_jupyter_proxy.worker.access.authorization import BRIEF_S
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.access.turns import (
     MOST_QUESTIONS,
     MOST_QUESTIONS_OF_STRANGERS,
     MOST_WAITING,
     MOST_WAITING_OF_A_CLIENT,
 )
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
 
 
 async def _ends(task: Awaitable[Grant]) -> ProxyError | Grant:

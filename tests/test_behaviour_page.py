@@ -7,7 +7,7 @@ from pathlib import Path
 from support.cases import LATER, TOPICS
 from visa_jupyter_proxy import errors
 from visa_jupyter_proxy.errors import ClientGone, ProxyError
-from visa_jupyter_proxy.worker import records
+from visa_jupyter_proxy.worker.accounting import records
 
 PAGE = (Path(__file__).parent.parent / "docs" / "behaviour.md").read_text()
 

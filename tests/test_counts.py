@@ -8,7 +8,7 @@ from visa_jupyter_proxy.errors import InstanceUnreachable, NoToken
 from visa_jupyter_proxy.mailbox import Counters
 from visa_jupyter_proxy.metrics import BOUNDS
 from visa_jupyter_proxy.state import WorkerState
-from visa_jupyter_proxy.worker.counts import Counts
+from visa_jupyter_proxy.worker.accounting.counts import Counts
 
 _AT_REST: Final = WorkerState(**dict.fromkeys(WorkerState.__struct_fields__, 0))
 

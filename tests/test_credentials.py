@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from support.messages import request
 from visa_jupyter_proxy.errors import NoToken
-from visa_jupyter_proxy.worker.credentials import (
+from visa_jupyter_proxy.worker.http.credentials import (
     LONGEST_TOKEN,
     sets_token,
     without_bearer,
     without_token,
 )
-from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.http.http1 import Request
 
 
 def _token(made: Request) -> str:

@@ -15,17 +15,17 @@ from support.conversation import JUPYTER, Wire
 from support.pages import PAGES
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.visa_api import VisaApi
-from visa_jupyter_proxy.worker.admission import Admission
-from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.counts import Counts
+from visa_jupyter_proxy.worker.access.authorization import Authorization
+from visa_jupyter_proxy.worker.access.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.access.questions import Questions
+from visa_jupyter_proxy.worker.accounting.counts import Counts
 from visa_jupyter_proxy.worker.downstream import DRAIN_IDLE_S, LINGER_S, MOST_IN_A_TURN, Downstream
-from visa_jupyter_proxy.worker.grant import InstanceNetworks
-from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
-from visa_jupyter_proxy.worker.questions import Questions
-from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.splice import Splices
+from visa_jupyter_proxy.worker.sockets.admission import Admission
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed
+from visa_jupyter_proxy.worker.sockets.splice import Splices
 
 _HEADER_S, _IDLE_S = 10.0, 75.0
 _SETTINGS = WorkerSettings(

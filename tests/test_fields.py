@@ -8,11 +8,11 @@ from support.messages import request, response
 from visa_jupyter_proxy.errors import InstanceNotReady
 from visa_jupyter_proxy.routes import Route, Router
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.fields import request_lines, response_lines, trailer_fields
-from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Request, Response
-from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.access.forwarded import Client, TrustedProxies
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.forwarding.fields import request_lines, response_lines, trailer_fields
+from visa_jupyter_proxy.worker.http.http1 import Request, Response
+from visa_jupyter_proxy.worker.http.lines import Fields
 
 _OURS = [
     (b"Host", b"visa.test"),

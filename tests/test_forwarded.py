@@ -3,7 +3,7 @@
 import pytest
 
 from support.messages import fields, request
-from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
+from visa_jupyter_proxy.worker.access.forwarded import Client, TrustedProxies
 
 _TRUSTED = TrustedProxies(["127.0.0.0/8", "::1/128", "10.1.0.0/16"])
 

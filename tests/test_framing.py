@@ -15,13 +15,13 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
     TargetTooLong,
 )
-from visa_jupyter_proxy.worker.bodies import ChunkedBody, chunk, last_chunk
-from visa_jupyter_proxy.worker.framing import (
+from visa_jupyter_proxy.worker.http.bodies import ChunkedBody, chunk, last_chunk
+from visa_jupyter_proxy.worker.http.framing import (
     LARGEST_RESPONSE_HEAD,
     RequestReader,
     ResponseReader,
 )
-from visa_jupyter_proxy.worker.http1 import DEFAULT_LIMITS
+from visa_jupyter_proxy.worker.http.http1 import DEFAULT_LIMITS
 
 _HEAD = b"POST /x HTTP/1.1\r\nHost: v\r\n"
 _CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from support.conversation import granted
 from visa_jupyter_proxy.errors import InstanceAddressRefused, InstanceNotReady, ProxyError
-from visa_jupyter_proxy.worker.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.access.grant import InstanceNetworks
 
 _DEFAULT = InstanceNetworks(None)
 

@@ -17,14 +17,14 @@ from visa_jupyter_proxy.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from visa_jupyter_proxy.worker.http1 import (
+from visa_jupyter_proxy.worker.http.http1 import (
     Request,
     parse_request,
     parse_response,
     request_head,
     response_head,
 )
-from visa_jupyter_proxy.worker.sections import options
+from visa_jupyter_proxy.worker.http.sections import options
 
 
 def _request(*fields: bytes, line: bytes = b"GET /x HTTP/1.1", host: bytes = b"Host: visa.test") -> Request:

@@ -9,7 +9,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from support.conversation import FILES, JUPYTER
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
-from visa_jupyter_proxy.worker.kernels import notebook_key
+from visa_jupyter_proxy.worker.accounting.kernels import notebook_key
 
 _KERNEL = "7f4e0e3c-9e0a-4c4e-8f3a-0a1b2c3d4e5f"
 _CHANNELS = f"/jupyter/12/api/kernels/{_KERNEL}/channels"

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from support.identity import Provider, Signer, rsa_key
-from visa_jupyter_proxy.worker.key_set import KeyFile, KeysUnavailable, parse
+from visa_jupyter_proxy.worker.access.key_set import KeyFile, KeysUnavailable, parse
 
 _RSA = ["PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
 

@@ -14,11 +14,11 @@ import pytest
 from support.llhttp_corpus import Block, Field, Message, blocks
 from support.messages import fields as fields_of
 from visa_jupyter_proxy.errors import ProxyError
-from visa_jupyter_proxy.worker.bodies import Piece
-from visa_jupyter_proxy.worker.framing import RequestReader, ResponseReader
-from visa_jupyter_proxy.worker.http1 import Request, Response
-from visa_jupyter_proxy.worker.lines import Fields
-from visa_jupyter_proxy.worker.sections import REQUEST_SPECIAL, RESPONSE_SPECIAL
+from visa_jupyter_proxy.worker.http.bodies import Piece
+from visa_jupyter_proxy.worker.http.framing import RequestReader, ResponseReader
+from visa_jupyter_proxy.worker.http.http1 import Request, Response
+from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.sections import REQUEST_SPECIAL, RESPONSE_SPECIAL
 
 _TARGET = "the target is no path, or names another authority than Host (cases 8, 12, 238)"
 _PROTOCOL = "only HTTP/1.1 and HTTP/1.0 are spoken (cases 1, 2, 236)"

@@ -15,10 +15,10 @@ import pytest
 from support.simulated import run
 from visa_jupyter_proxy.errors import ProxyError, VisaInvalid, VisaTimeout, VisaUnreachable
 from visa_jupyter_proxy.visa_api import Instance, VisaApi
-from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.grant import InstanceNetworks
-from visa_jupyter_proxy.worker.questions import Questions
+from visa_jupyter_proxy.worker.access.authorization import Authorization
+from visa_jupyter_proxy.worker.access.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.access.questions import Questions
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
 
 type Failure = Literal["refuses", "hangs", "fails"]
 

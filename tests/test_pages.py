@@ -9,7 +9,7 @@ from support.pages import PAGES, SHIPPED, PageText
 from visa_jupyter_proxy import errors
 from visa_jupyter_proxy.error_pages import TEMPLATES
 from visa_jupyter_proxy.errors import InstanceNotReady, InstanceUnreachable, ProxyError
-from visa_jupyter_proxy.worker.http1 import parse_response, response_head
+from visa_jupyter_proxy.worker.http.http1 import parse_response, response_head
 from visa_jupyter_proxy.worker.pages import _STATES, Answer, Pages, error_object, go_on
 
 _ALL = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, ProxyError)]

@@ -13,9 +13,9 @@ from visa_jupyter_proxy.errors import (
     VisaTimeout,
     VisaUnreachable,
 )
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.questions import LARGEST_DELAY_S
-from visa_jupyter_proxy.worker.turns import MOST_QUESTIONS_OF_STRANGERS
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.access.questions import LARGEST_DELAY_S
+from visa_jupyter_proxy.worker.access.turns import MOST_QUESTIONS_OF_STRANGERS
 
 
 async def _goes_down(setting: Setting) -> None:

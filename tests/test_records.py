@@ -23,7 +23,7 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.logs import logger
 from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
-from visa_jupyter_proxy.worker.records import (
+from visa_jupyter_proxy.worker.accounting.records import (
     AccessLog,
     log_exchange,
     log_refusal,

@@ -3,7 +3,7 @@
 import pytest
 
 from visa_jupyter_proxy.routes import Match, Rewrite, Route, Router
-from visa_jupyter_proxy.worker.references import public_cookie, public_location
+from visa_jupyter_proxy.worker.forwarding.references import public_cookie, public_location
 
 JUPYTER = Route(match=r"^/jupyter/(\d+).*", type="jupyter", name="Jupyter", remote_port=8888)
 FILES = Route(

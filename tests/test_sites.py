@@ -6,8 +6,8 @@ import pytest
 
 from support.messages import request
 from visa_jupyter_proxy.errors import Misdirected, OriginNotAllowed
-from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.sites import Sites
+from visa_jupyter_proxy.worker.access.forwarded import Client
+from visa_jupyter_proxy.worker.access.sites import Sites
 
 
 def _check_origin(

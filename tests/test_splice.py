@@ -15,7 +15,7 @@ from typing import Any, Final, cast, override
 import pytest
 import uvloop
 
-from visa_jupyter_proxy.worker.splice import Splice, Splices
+from visa_jupyter_proxy.worker.sockets.splice import Splice, Splices
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

@@ -6,11 +6,11 @@ from typing import cast
 
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TokenAccepted, TunnelProgressed
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.telling import PROGRESS_S, Holdings, Progress, token_accepted
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.accounting.telling import PROGRESS_S, Holdings, Progress, token_accepted
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed
 from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 
 

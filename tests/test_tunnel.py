@@ -10,10 +10,10 @@ import pytest
 import uvloop
 
 from visa_jupyter_proxy.worker.farewell import FAREWELL_S
-from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.sockets import Timed, reset
+from visa_jupyter_proxy.worker.http.websocket import close_frame
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed, reset
 from visa_jupyter_proxy.worker.tunnel import LINGER_S, Origin, Tunnel
-from visa_jupyter_proxy.worker.websocket import close_frame
 
 _PATIENCE_S: Final = 20.0
 

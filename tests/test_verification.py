@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support import simulated
 from support.identity import AUDIENCE, ISSUER, Provider, Signer, rsa_key
 from visa_jupyter_proxy.errors import TokenRejected
-from visa_jupyter_proxy.worker.key_set import Key, KeyServer, KeysUnavailable, parse
-from visa_jupyter_proxy.worker.verification import (
+from visa_jupyter_proxy.worker.access.key_set import Key, KeyServer, KeysUnavailable, parse
+from visa_jupyter_proxy.worker.access.verification import (
     MOST_WAITING,
     RENEWAL_S,
     SPACING_S,
@@ -361,7 +361,7 @@ def test_a_worker_that_does_not_verify_is_smaller() -> None:
     code = (
         "import sys; from visa_jupyter_proxy.worker import worker; "
         "print(sorted({'jwt', 'cryptography'} & set(sys.modules))); "
-        "from visa_jupyter_proxy.worker import verification; "
+        "from visa_jupyter_proxy.worker.access import verification; "
         "print(sorted({'jwt', 'cryptography'} & set(sys.modules)))"
     )
     shown = subprocess.run(  # noqa: S603 -- our own interpreter and code

@@ -14,7 +14,7 @@ from support.client import RawClient, get, upgrade
 from support.instance import Connection, Instance, ok, switching
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import VisaApiServer, visa_api_thread
-from visa_jupyter_proxy.worker.websocket import close_frame
+from visa_jupyter_proxy.worker.http.websocket import close_frame
 
 NUMBER = 7
 TOKEN = "token-of-anna"

@@ -22,7 +22,7 @@ from support.postgres import PostgresServer
 from support.proxy import PREFIX, RunningProxy, environment
 from support.visa_api import Answer
 from visa_jupyter_proxy import metrics
-from visa_jupyter_proxy.worker.websocket import close_frame
+from visa_jupyter_proxy.worker.http.websocket import close_frame
 
 FAREWELL = close_frame(1008, "ended by an administrator")
 ADMIN_TOKEN = "0123456789abcdef"

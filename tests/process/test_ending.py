@@ -20,7 +20,7 @@ from support.visa_api import VisaApiServer, visa_api_thread
 from support.worker import RunningWorker, running_worker
 from visa_jupyter_proxy import settings
 from visa_jupyter_proxy.mailbox import EndTunnels, Start, TunnelEnded, TunnelOpened
-from visa_jupyter_proxy.worker.websocket import close_frame
+from visa_jupyter_proxy.worker.http.websocket import close_frame
 
 REASON: Final = "no access any more"
 PING: Final = b"\x89\x80abcd"

@@ -15,7 +15,7 @@ from process.conftest import KERNEL, NUMBER, Place, path
 from support.client import RawClient, get, upgrade
 from support.postgres import PostgresServer
 from support.proxy import PREFIX, RunningProxy
-from visa_jupyter_proxy.worker.websocket import close_frame
+from visa_jupyter_proxy.worker.http.websocket import close_frame
 
 REVOKED: Final = close_frame(1008, "access revoked")
 SIGNED_OUT: Final = close_frame(1008, "not signed in any more")

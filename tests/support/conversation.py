@@ -26,19 +26,19 @@ from support.pages import PAGES
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.bodies import Piece
+from visa_jupyter_proxy.worker.access.forwarded import Client
+from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
-from visa_jupyter_proxy.worker.fields import request_lines
-from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.framing import RequestReader
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.http1 import Request, request_head
-from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.forwarding.fields import request_lines
+from visa_jupyter_proxy.worker.http.bodies import Piece
+from visa_jupyter_proxy.worker.http.framing import RequestReader
+from visa_jupyter_proxy.worker.http.http1 import Request, request_head
+from visa_jupyter_proxy.worker.http.lines import Fields
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.pool import Pool
-from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.splice import Sink, Splices
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed
+from visa_jupyter_proxy.worker.sockets.splice import Sink, Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 JUPYTER: Final = Route(match=r"^/jupyter/(\d+).*", type="jupyter", name="Jupyter", remote_port=8888, ws=True)

@@ -16,10 +16,10 @@ import pytest
 from support import simulated
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.visa_api import Access, Instance, VisaApi
-from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
-from visa_jupyter_proxy.worker.questions import Questions
+from visa_jupyter_proxy.worker.access.authorization import Authorization
+from visa_jupyter_proxy.worker.access.grant import Grant, InstanceNetworks
+from visa_jupyter_proxy.worker.access.questions import Questions
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
 
 REUSE_S: Final = 60.0
 STALE_S: Final = 120.0

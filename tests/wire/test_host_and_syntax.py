@@ -10,7 +10,7 @@ from support.instance import ok
 from support.proxy import RunningProxy, running_proxy
 from support.refusal import refused
 from support.visa_api import VisaApiServer
-from visa_jupyter_proxy.worker.sections import REQUEST_SPECIAL
+from visa_jupyter_proxy.worker.http.sections import REQUEST_SPECIAL
 from wire.conftest import Wire, production
 
 _HOST = b"Host: visa.test\r\n"

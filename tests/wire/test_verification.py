@@ -12,7 +12,7 @@ from support.identity import AUDIENCE, ISSUER, Provider
 from support.instance import Connection, Instance, ok
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import VisaApiServer
-from visa_jupyter_proxy.worker.key_set import KeyServer, KeysUnavailable
+from visa_jupyter_proxy.worker.access.key_set import KeyServer, KeysUnavailable
 from wire.conftest import Wire, production
 
 

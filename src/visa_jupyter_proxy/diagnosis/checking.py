@@ -98,7 +98,7 @@ def _in_use(host: str, port: int, name: str) -> str:
 
 async def _keys(settings: Settings) -> Finding:
     """Look whether the keys can be had with which tokens are verified."""
-    from visa_jupyter_proxy.worker import key_set  # noqa: PLC0415 -- 8 MB that few want
+    from visa_jupyter_proxy.worker.access import key_set  # noqa: PLC0415 -- 8 MB that few want
 
     where = settings.jwks_url or settings.jwks_file
     source = key_set.KeyServer(str(where)) if settings.jwks_url else key_set.KeyFile(str(where))

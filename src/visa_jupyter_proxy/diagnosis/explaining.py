@@ -13,8 +13,8 @@ from visa_jupyter_proxy.diagnosis.rehearsal import ASSUMED_HOST, Outcome, rehear
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.routes import PLACEHOLDER, Route, Router
-from visa_jupyter_proxy.worker.kernels import notebook_key
-from visa_jupyter_proxy.worker.sections import FORWARDED, HOP_BY_HOP
+from visa_jupyter_proxy.worker.accounting.kernels import notebook_key
+from visa_jupyter_proxy.worker.http.sections import FORWARDED, HOP_BY_HOP
 from visa_jupyter_proxy.worker.upstream import Address
 
 TOKEN: Final = "TOKEN"  # noqa: S105 -- a word that stands for one

@@ -17,24 +17,24 @@ from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.mailbox import Message, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Instance, VisaApi
-from visa_jupyter_proxy.worker.admission import Admission
-from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.counts import Counts
-from visa_jupyter_proxy.worker.credentials import AccessToken
+from visa_jupyter_proxy.worker.access.authorization import Authorization
+from visa_jupyter_proxy.worker.access.grant import Grant, InstanceNetworks
+from visa_jupyter_proxy.worker.access.questions import Questions
+from visa_jupyter_proxy.worker.accounting.counts import Counts
 from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.exchange import Exchange
-from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
-from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
 from visa_jupyter_proxy.worker.pages import Pages
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
-from visa_jupyter_proxy.worker.questions import Questions
-from visa_jupyter_proxy.worker.splice import Splices
+from visa_jupyter_proxy.worker.sockets.admission import Admission
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.splice import Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 from visa_jupyter_proxy.worker.worker import verification_of
 
 if TYPE_CHECKING:  # see `verification_of`
-    from visa_jupyter_proxy.worker.verification import Verification
+    from visa_jupyter_proxy.worker.access.verification import Verification
 
 ASSUMED_HOST: Final = "192.0.2.1"
 """Stands for the instance's address where VISA is not asked (RFC 5737: no machine has it)."""

@@ -1,14 +1,23 @@
 """The wing that moves bytes: what a worker process is made of.
 
-From the bottom up; each imports only what stands above it here:
+The files here are the way of a request and what builds it, from the top down:
 
-- vocabulary: `http1` (heads), `bodies`, `framing` (messages out of a stream), `credentials`, `forwarded`
-  (who the client is), `grant`, `sites`, `kernels`, `fields` (what goes on), `heads` (what we add to an
-  answer), `pages`, `sockets`, `ports`;
-- machines: `exchange` (one request and its response), `tunnel` (two connections tied together);
-- edges: `upstream` (an instance's connection), `pool` (of those),
-  `authorization` (grants), `records` (the log);
-- `proxy`: the straight line that every request takes;
-- `downstream`: a client's connection, which starts that line;
-- `worker`: all of it tied together, from the first message of control to the last connection.
+- `life`: what control says, from the first message to the last; `worker`: all of it tied together;
+- `listening`: where clients come in; `downstream`: a client's connection, which starts the line;
+  `ending`: which tunnels are to end;
+- `proxy`: the straight line that every request takes; `tracing`: the same with spans;
+- `pool`: connections to instances; `upstream`: one of them;
+- machines: `exchange` (one request and its response), `tunnel` (two connections tied together, made of
+  `sides`; `farewell` is its end by a close frame); `ports`: what these need of those above them;
+- `pages`: what is told to whom, when a request cannot be served.
+
+The folders are what the line stands on. Each says in its docstring what belongs there:
+
+- `accounting`: what is recorded, counted and told of requests and tunnels;
+- `forwarding`: what of a message goes on to the other side;
+- `access`: who asks, and what they may;
+- `http`: bytes to messages and back;
+- `sockets`: what the kernel has to be asked for.
+
+Each imports only what stands below it; `http` and `sockets` know nothing of each other.
 """

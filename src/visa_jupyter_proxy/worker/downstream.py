@@ -20,17 +20,17 @@ import math
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
-from visa_jupyter_proxy.worker.bodies import LARGE, Piece
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
-from visa_jupyter_proxy.worker.framing import RequestReader
-from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.http1 import Request
-from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.http.bodies import LARGE, Piece
+from visa_jupyter_proxy.worker.http.framing import RequestReader
+from visa_jupyter_proxy.worker.http.http1 import Request
+from visa_jupyter_proxy.worker.http.lines import Fields
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.proxy import Proxy
-from visa_jupyter_proxy.worker.sockets import Timed, keep_alive, peer_address, reset
-from visa_jupyter_proxy.worker.splice import Splice
+from visa_jupyter_proxy.worker.sockets.hangups import NOT_WATCHED
+from visa_jupyter_proxy.worker.sockets.sockets import Timed, keep_alive, peer_address, reset
+from visa_jupyter_proxy.worker.sockets.splice import Splice
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
 LINGER_S: Final = 30.0

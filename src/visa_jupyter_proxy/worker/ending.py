@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from visa_jupyter_proxy.mailbox import EndTunnels
-from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.sockets import peer_address
+from visa_jupyter_proxy.worker.access.authorization import Authorization
+from visa_jupyter_proxy.worker.sockets.sockets import peer_address
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
 MOST_IN_A_SECOND: Final = 50

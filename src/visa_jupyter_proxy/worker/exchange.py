@@ -21,18 +21,18 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
 )
 from visa_jupyter_proxy.routes import Match
-from visa_jupyter_proxy.worker.bodies import Piece, chunk, last_chunk
-from visa_jupyter_proxy.worker.fields import request_trailers, response_lines, trailer_fields
-from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.heads import CHUNKED, CONTINUE, final_head, framing
-from visa_jupyter_proxy.worker.http1 import Request, Response
-from visa_jupyter_proxy.worker.lines import Fields, Lines
+from visa_jupyter_proxy.worker.access.forwarded import Client
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.forwarding.fields import request_trailers, response_lines, trailer_fields
+from visa_jupyter_proxy.worker.http.bodies import Piece, chunk, last_chunk
+from visa_jupyter_proxy.worker.http.heads import CHUNKED, CONTINUE, final_head, framing
+from visa_jupyter_proxy.worker.http.http1 import Request, Response
+from visa_jupyter_proxy.worker.http.lines import Fields, Lines
+from visa_jupyter_proxy.worker.http.websocket import accepts_websocket, switching_protocols
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort
-from visa_jupyter_proxy.worker.sockets import Transport
-from visa_jupyter_proxy.worker.splice import Sink
-from visa_jupyter_proxy.worker.websocket import accepts_websocket, switching_protocols
+from visa_jupyter_proxy.worker.sockets.sockets import Transport
+from visa_jupyter_proxy.worker.sockets.splice import Sink
 
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that a proxy may send again (RFC 9110 9.2.2)."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 from visa_jupyter_proxy.errors import HeadTooLarge, ProxyError
 from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, STATUS_HERE, Page
-from visa_jupyter_proxy.worker.lines import Lines, name_of
+from visa_jupyter_proxy.worker.http.lines import Lines, name_of
 
 type Answer = tuple[bytes, Lines, bytes]
 """Reason phrase, field lines and body."""

@@ -14,10 +14,10 @@ from typing import Final
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.routes import Route
-from visa_jupyter_proxy.worker.admission import idle_connections_that_descriptors_allow
-from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.sockets import Timed
-from visa_jupyter_proxy.worker.splice import Splices
+from visa_jupyter_proxy.worker.sockets.admission import idle_connections_that_descriptors_allow
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed
+from visa_jupyter_proxy.worker.sockets.splice import Splices
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 IDLE_S: Final = 60.0

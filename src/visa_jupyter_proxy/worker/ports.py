@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import ProxyError
-from visa_jupyter_proxy.worker.bodies import Piece
-from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.http.bodies import Piece
+from visa_jupyter_proxy.worker.http.http1 import Request
 from visa_jupyter_proxy.worker.pages import Answer
-from visa_jupyter_proxy.worker.sockets import Timed, Transport
-from visa_jupyter_proxy.worker.splice import Sink, Splices
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed, Transport
+from visa_jupyter_proxy.worker.sockets.splice import Sink, Splices
 
 
 class Hold:

@@ -24,20 +24,13 @@ from visa_jupyter_proxy.errors import (
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TunnelEnded, TunnelOpened, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Access
-from visa_jupyter_proxy.worker.admission import Admission
-from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.counts import Counts
-from visa_jupyter_proxy.worker.exchange import Exchange, Phase
-from visa_jupyter_proxy.worker.fields import request_lines
-from visa_jupyter_proxy.worker.forwarded import Client, TrustedProxies
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.hangups import Hangups
-from visa_jupyter_proxy.worker.http1 import HeadLimits, Request, request_head, response_head
-from visa_jupyter_proxy.worker.kernels import notebook_key
-from visa_jupyter_proxy.worker.lines import Lines
-from visa_jupyter_proxy.worker.pages import POLL, Pages, go_on, unread
-from visa_jupyter_proxy.worker.pool import Pool, tls_context
-from visa_jupyter_proxy.worker.records import (
+from visa_jupyter_proxy.worker.access.authorization import Authorization
+from visa_jupyter_proxy.worker.access.forwarded import Client, TrustedProxies
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.access.sites import Sites
+from visa_jupyter_proxy.worker.accounting.counts import Counts
+from visa_jupyter_proxy.worker.accounting.kernels import notebook_key
+from visa_jupyter_proxy.worker.accounting.records import (
     AccessLog,
     log_exchange,
     log_refusal,
@@ -45,8 +38,15 @@ from visa_jupyter_proxy.worker.records import (
     origin,
     tunnel_ended,
 )
-from visa_jupyter_proxy.worker.sites import Sites
-from visa_jupyter_proxy.worker.telling import Holdings
+from visa_jupyter_proxy.worker.accounting.telling import Holdings
+from visa_jupyter_proxy.worker.exchange import Exchange, Phase
+from visa_jupyter_proxy.worker.forwarding.fields import request_lines
+from visa_jupyter_proxy.worker.http.http1 import HeadLimits, Request, request_head, response_head
+from visa_jupyter_proxy.worker.http.lines import Lines
+from visa_jupyter_proxy.worker.pages import POLL, Pages, go_on, unread
+from visa_jupyter_proxy.worker.pool import Pool, tls_context
+from visa_jupyter_proxy.worker.sockets.admission import Admission
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
 from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 from visa_jupyter_proxy.worker.upstream import Address, Upstream
 

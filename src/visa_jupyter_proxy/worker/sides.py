@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, override
 
-from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.websocket import Frames
+from visa_jupyter_proxy.worker.http.websocket import Frames
+from visa_jupyter_proxy.worker.sockets.hangups import NOT_WATCHED
 
 
 class TunnelPort(Protocol):

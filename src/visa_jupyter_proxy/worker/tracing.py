@@ -26,12 +26,12 @@ from visa_jupyter_proxy import __version__
 from visa_jupyter_proxy.errors import ClientGone, ProxyError
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.visa_api import Access
+from visa_jupyter_proxy.worker.access.forwarded import Client
+from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.exchange import Exchange
-from visa_jupyter_proxy.worker.fields import request_lines
-from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Request
-from visa_jupyter_proxy.worker.lines import Lines, name_of
+from visa_jupyter_proxy.worker.forwarding.fields import request_lines
+from visa_jupyter_proxy.worker.http.http1 import Request
+from visa_jupyter_proxy.worker.http.lines import Lines, name_of
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.tunnel import Origin
 from visa_jupyter_proxy.worker.upstream import Address, Upstream

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple, Protocol
 
 from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.worker.farewell import Farewell
-from visa_jupyter_proxy.worker.hangups import Hangups
+from visa_jupyter_proxy.worker.http.websocket import Frames, close_frame
 from visa_jupyter_proxy.worker.sides import FollowedSide, Person, Side
-from visa_jupyter_proxy.worker.sockets import Timed, reset
-from visa_jupyter_proxy.worker.websocket import Frames, close_frame
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed, reset
 
 LINGER_S: Final = 30.0
 """How long a side may go on after the other has ended: nginx's lingering_time."""

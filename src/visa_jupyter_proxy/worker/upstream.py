@@ -7,15 +7,15 @@ import ssl
 from typing import Final, NamedTuple, cast, override
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
-from visa_jupyter_proxy.worker.bodies import LARGE, Piece
 from visa_jupyter_proxy.worker.exchange import Exchange
-from visa_jupyter_proxy.worker.framing import ResponseReader
-from visa_jupyter_proxy.worker.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.http1 import Response, keep_alive_limits
-from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.http.bodies import LARGE, Piece
+from visa_jupyter_proxy.worker.http.framing import ResponseReader
+from visa_jupyter_proxy.worker.http.http1 import Response, keep_alive_limits
+from visa_jupyter_proxy.worker.http.lines import Fields
 from visa_jupyter_proxy.worker.ports import PoolPort
-from visa_jupyter_proxy.worker.sockets import arrivals, reset, unread
-from visa_jupyter_proxy.worker.splice import Splice
+from visa_jupyter_proxy.worker.sockets.hangups import NOT_WATCHED
+from visa_jupyter_proxy.worker.sockets.sockets import arrivals, reset, unread
+from visa_jupyter_proxy.worker.sockets.splice import Splice
 
 _CLAIM_S: Final = 15.0
 """How long a new connection may wait for the exchange it was opened for, which may be gone by now. With

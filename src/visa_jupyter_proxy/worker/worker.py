@@ -25,26 +25,26 @@ from visa_jupyter_proxy.mailbox import (
 from visa_jupyter_proxy.routes import Router
 from visa_jupyter_proxy.tally import Place
 from visa_jupyter_proxy.visa_api import VisaApi
-from visa_jupyter_proxy.worker.admission import Admission
-from visa_jupyter_proxy.worker.authorization import Authorization
-from visa_jupyter_proxy.worker.counts import Counts
+from visa_jupyter_proxy.worker.access.authorization import Authorization
+from visa_jupyter_proxy.worker.access.grant import InstanceNetworks
+from visa_jupyter_proxy.worker.access.questions import Questions
+from visa_jupyter_proxy.worker.accounting.counts import Counts
+from visa_jupyter_proxy.worker.accounting.telling import Progress, token_accepted
 from visa_jupyter_proxy.worker.downstream import Downstream
 from visa_jupyter_proxy.worker.ending import Departure, end_tunnels
-from visa_jupyter_proxy.worker.grant import InstanceNetworks
-from visa_jupyter_proxy.worker.hangups import Hangups
 from visa_jupyter_proxy.worker.listening import Alone, Listening, Shared
 from visa_jupyter_proxy.worker.pages import Pages
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
-from visa_jupyter_proxy.worker.questions import Questions
-from visa_jupyter_proxy.worker.sockets import Timed, keep_alive
-from visa_jupyter_proxy.worker.splice import Splices
-from visa_jupyter_proxy.worker.telling import Progress, token_accepted
+from visa_jupyter_proxy.worker.sockets.admission import Admission
+from visa_jupyter_proxy.worker.sockets.hangups import Hangups
+from visa_jupyter_proxy.worker.sockets.sockets import Timed, keep_alive
+from visa_jupyter_proxy.worker.sockets.splice import Splices
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 from visa_jupyter_proxy.worker.upstream import Upstream
 
 if TYPE_CHECKING:  # see `verification_of`
-    from visa_jupyter_proxy.worker.verification import Verification
+    from visa_jupyter_proxy.worker.access.verification import Verification
 
 _TICK_S: Final = 1.0
 
@@ -286,7 +286,7 @@ def verification_of(settings: WorkerSettings, now: Callable[[], float]) -> "Veri
     """Make what verifies tokens, None when no keys are given."""
     if settings.jwks_url is None and settings.jwks_file is None:
         return None
-    from visa_jupyter_proxy.worker import verification  # noqa: PLC0415 -- 8 MB that few want
+    from visa_jupyter_proxy.worker.access import verification  # noqa: PLC0415 -- 8 MB that few want
 
     return verification.verification(
         settings.jwks_url, settings.jwks_file, settings.jwt_issuer, settings.jwt_audience, now

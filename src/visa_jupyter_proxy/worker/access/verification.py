@@ -14,7 +14,7 @@ import jwt
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import TokenRejected
-from visa_jupyter_proxy.worker.key_set import ACCEPTED, Key, KeyFile, KeyServer, KeysUnavailable
+from visa_jupyter_proxy.worker.access.key_set import ACCEPTED, Key, KeyFile, KeyServer, KeysUnavailable
 
 RENEWAL_S: Final = 600.0
 """After which keys are fetched again, so that one which was withdrawn does not count for ever."""

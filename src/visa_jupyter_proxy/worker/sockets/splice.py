@@ -14,10 +14,10 @@ import os
 import select
 from typing import Final, Protocol
 
-from visa_jupyter_proxy.worker.admission import pipes_that_descriptors_allow
-from visa_jupyter_proxy.worker.pipes import PIPE_SIZE, Pipe, Pipes
-from visa_jupyter_proxy.worker.readiness import Readiness
-from visa_jupyter_proxy.worker.sockets import Transport
+from visa_jupyter_proxy.worker.sockets.admission import pipes_that_descriptors_allow
+from visa_jupyter_proxy.worker.sockets.pipes import PIPE_SIZE, Pipe, Pipes
+from visa_jupyter_proxy.worker.sockets.readiness import Readiness
+from visa_jupyter_proxy.worker.sockets.sockets import Transport
 
 _NOT_DONE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOMEM})
 """What the kernel, or what guards it, says where it does not splice. All else is the peer's end."""

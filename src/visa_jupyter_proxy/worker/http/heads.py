@@ -6,8 +6,8 @@ them. Nothing here knows of an exchange.
 
 from typing import Final
 
-from visa_jupyter_proxy.worker.http1 import Request, Response, response_head
-from visa_jupyter_proxy.worker.lines import Lines
+from visa_jupyter_proxy.worker.http.http1 import Request, Response, response_head
+from visa_jupyter_proxy.worker.http.lines import Lines
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """A head of its own."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from visa_jupyter_proxy.worker.http1 import Request
-from visa_jupyter_proxy.worker.networks import of_one_client
-from visa_jupyter_proxy.worker.sections import options
+from visa_jupyter_proxy.worker.http.http1 import Request
+from visa_jupyter_proxy.worker.http.sections import options
+from visa_jupyter_proxy.worker.sockets.networks import of_one_client
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 

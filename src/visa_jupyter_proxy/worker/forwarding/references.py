@@ -13,7 +13,7 @@ import re
 from typing import Final
 
 from visa_jupyter_proxy.routes import Match
-from visa_jupyter_proxy.worker.hosts import names_inside
+from visa_jupyter_proxy.worker.forwarding.hosts import names_inside
 
 _ABSOLUTE: Final = re.compile(
     rb"(?i)(?:(?:https?|wss?|ftp):[/\\]*|(?:[a-z][a-z0-9+.-]*+:)?[/\\]{2,})([^/\\?#]*)(.*)", re.DOTALL

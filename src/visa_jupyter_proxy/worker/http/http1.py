@@ -18,8 +18,8 @@ from visa_jupyter_proxy.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from visa_jupyter_proxy.worker.lines import TOKEN, Lines
-from visa_jupyter_proxy.worker.sections import (
+from visa_jupyter_proxy.worker.http.lines import TOKEN, Lines
+from visa_jupyter_proxy.worker.http.sections import (
     RequestSection,
     Section,
     options,

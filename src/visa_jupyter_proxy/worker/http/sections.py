@@ -22,8 +22,8 @@ from visa_jupyter_proxy.errors import (
     NotImplementedHere,
     ProxyError,
 )
-from visa_jupyter_proxy.worker.credentials import Credentials
-from visa_jupyter_proxy.worker.lines import Lines, Named, Sorter, name_of
+from visa_jupyter_proxy.worker.http.credentials import Credentials
+from visa_jupyter_proxy.worker.http.lines import Lines, Named, Sorter, name_of
 
 HOP_BY_HOP: Final = frozenset(
     {

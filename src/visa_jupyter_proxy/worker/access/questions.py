@@ -21,8 +21,8 @@ from visa_jupyter_proxy.errors import (
     VisaUnreachable,
 )
 from visa_jupyter_proxy.visa_api import Access, Instance, VisaApi
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.turns import Turns
+from visa_jupyter_proxy.worker.access.turns import Turns
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
 
 LARGEST_DELAY_S: Final = 5.0
 """Between two probes: what `Retry-After` says, and what users of an API that is back wait at most."""

@@ -7,7 +7,7 @@ import re
 from typing import Final, Protocol, override
 
 from visa_jupyter_proxy.errors import ProxyError
-from visa_jupyter_proxy.worker.lines import Fields
+from visa_jupyter_proxy.worker.http.lines import Fields
 
 _LARGEST_CHUNK_OVERHEAD: Final = 16 * 1024
 """Go's net/http allows so many bytes of chunk extensions in a body (CVE-2023-39326)."""

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from visa_jupyter_proxy.errors import Misdirected, OriginNotAllowed
-from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.http1 import Request
+from visa_jupyter_proxy.worker.access.forwarded import Client
+from visa_jupyter_proxy.worker.http.http1 import Request
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 

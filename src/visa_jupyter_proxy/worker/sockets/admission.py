@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.tally import Place
-from visa_jupyter_proxy.worker.networks import of_one_client
+from visa_jupyter_proxy.worker.sockets.networks import of_one_client
 
 _RESERVED_DESCRIPTORS: Final = 64
 """Standard streams, mailbox, listener, epoll, the API's connections, libraries."""

@@ -5,9 +5,9 @@ from typing import Final
 
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TokenAccepted, TunnelProgressed
 from visa_jupyter_proxy.visa_api import Instance
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.records import tunnel_progressed
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.accounting.records import tunnel_progressed
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
 PROGRESS_S: Final = 60

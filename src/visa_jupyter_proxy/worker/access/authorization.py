@@ -28,11 +28,11 @@ from visa_jupyter_proxy.errors import (
     VisaUnreachable,
 )
 from visa_jupyter_proxy.visa_api import Access, Instance
-from visa_jupyter_proxy.worker.claims import claims
-from visa_jupyter_proxy.worker.credentials import AccessToken
-from visa_jupyter_proxy.worker.flights import Flights
-from visa_jupyter_proxy.worker.grant import Grant, InstanceNetworks
-from visa_jupyter_proxy.worker.questions import Key, Questions
+from visa_jupyter_proxy.worker.access.claims import claims
+from visa_jupyter_proxy.worker.access.flights import Flights
+from visa_jupyter_proxy.worker.access.grant import Grant, InstanceNetworks
+from visa_jupyter_proxy.worker.access.questions import Key, Questions
+from visa_jupyter_proxy.worker.http.credentials import AccessToken
 
 BRIEF_S: Final = 2.0
 """How long a refusal, or a grant of an instance that is not up, is remembered: long enough for the

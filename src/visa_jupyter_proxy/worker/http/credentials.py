@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Final
 
 from visa_jupyter_proxy.errors import NoToken
-from visa_jupyter_proxy.worker.lines import Lines
+from visa_jupyter_proxy.worker.http.lines import Lines
 
 COOKIE: Final = b"access_token"
 

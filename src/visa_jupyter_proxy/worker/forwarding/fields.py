@@ -9,20 +9,20 @@ from typing import Final
 
 from visa_jupyter_proxy.errors import InstanceNotReady
 from visa_jupyter_proxy.routes import PLACEHOLDER, Match, Route
-from visa_jupyter_proxy.worker.credentials import Credentials, sets_token
-from visa_jupyter_proxy.worker.forwarded import Client
-from visa_jupyter_proxy.worker.grant import Grant
-from visa_jupyter_proxy.worker.http1 import Request, Response
-from visa_jupyter_proxy.worker.lines import Fields, Lines, name_of, plain
-from visa_jupyter_proxy.worker.references import public_cookie, public_location
-from visa_jupyter_proxy.worker.sections import (
+from visa_jupyter_proxy.worker.access.forwarded import Client
+from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.forwarding.references import public_cookie, public_location
+from visa_jupyter_proxy.worker.http.credentials import Credentials, sets_token
+from visa_jupyter_proxy.worker.http.http1 import Request, Response
+from visa_jupyter_proxy.worker.http.lines import Fields, Lines, name_of, plain
+from visa_jupyter_proxy.worker.http.sections import (
     FORWARDED,
     HOP_BY_HOP,
     NGINX_COMMANDS,
     REQUEST_SPECIAL,
     RESPONSE_SPECIAL,
 )
-from visa_jupyter_proxy.worker.websocket import UPGRADE
+from visa_jupyter_proxy.worker.http.websocket import UPGRADE
 
 _LOCATIONS: Final = ((b"location", b"Location"), (b"content-location", b"Content-Location"))
 _MAPPED: Final = frozenset({b"location", b"content-location", b"set-cookie"})

@@ -10,8 +10,8 @@ import re
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, TargetTooLong
-from visa_jupyter_proxy.worker.bodies import Body, ChunkedBody, LengthBody, Piece, UntilClose
-from visa_jupyter_proxy.worker.http1 import (
+from visa_jupyter_proxy.worker.http.bodies import Body, ChunkedBody, LengthBody, Piece, UntilClose
+from visa_jupyter_proxy.worker.http.http1 import (
     DEFAULT_LIMITS,
     HeadLimits,
     Request,
@@ -20,9 +20,9 @@ from visa_jupyter_proxy.worker.http1 import (
     parse_request,
     parse_response,
 )
-from visa_jupyter_proxy.worker.lines import Fields
-from visa_jupyter_proxy.worker.sections import RequestSection
-from visa_jupyter_proxy.worker.websocket import asks_for_websocket
+from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.sections import RequestSection
+from visa_jupyter_proxy.worker.http.websocket import asks_for_websocket
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 """HAProxy reads 16 KiB, nginx 4 or 8 KiB, Node's client 16 KiB; policies in JupyterLab fields are long."""
