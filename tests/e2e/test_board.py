@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Final
@@ -14,6 +16,7 @@ from playwright.sync_api import Page, expect
 from process.conftest import KERNEL, Place, path, place, request
 from process.test_admin import FAREWELL
 from process.test_ending import ANSWER, answer
+from process.test_upgrade import successor
 from support.admin import AdminClient
 from support.client import RawClient, upgrade
 from support.proxy import RunningProxy
@@ -21,6 +24,9 @@ from support.proxy import RunningProxy
 __all__ = ["place"]  # a fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+HOUR_END: Final = 1_700_000_000
+"""A moment, in Unix time."""
 
 ADMIN_TOKEN: Final = "0123456789abcdef"
 HELLO: Final = b"\x81\x85abcd" + bytes(5)
@@ -59,7 +65,31 @@ def _fits(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
-@pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def _lines(page: Page, selector: str) -> int:
+    """Count the lines of the longest text that an element has."""
+    return int(
+        page.evaluate(
+            """selector => Math.max(...[...document.querySelectorAll(selector)].map(node => {
+                 const range = document.createRange();
+                 range.selectNodeContents(node);
+                 return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
+               }))""",
+            selector,
+        )
+    )
+
+
+def _ragged_cards(page: Page) -> float:
+    """Measure the empty room, in pixels, behind the last card of the row."""
+    return float(
+        page.evaluate(
+            """[...document.querySelectorAll('.cards')].map(row =>
+                 row.getBoundingClientRect().right - row.lastElementChild.getBoundingClientRect().right)[0]"""
+        )
+    )
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (800, 1000), (390, 844)], ids=["desktop", "tablet", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_is_shown(
     place: Place, page: Page, wrong: list[str], size: tuple[int, int], scheme: str
@@ -86,6 +116,56 @@ def test_what_is_shown(
     expect(chart).to_have_accessible_name(re.compile(r"at most [\d.]+$"))
     expect(page.get_by_role("img")).to_have_count(4)
     assert _fits(page)
+    assert (1, 1) == (_lines(page, "td button"), _lines(page, "td.number"))
+    assert _ragged_cards(page) < 1
+    assert [] == wrong
+
+
+def test_an_hour_and_a_moment_of_it(place: Place, page: Page, wrong: list[str]) -> None:
+    """No scale stands in a line; every chart tells its value at the moment of the mouse, or of the slider."""
+    proxy = place.start()
+    page.clock.install(time=HOUR_END)
+    # 5 requests a second in the first half of the hour, then 20; nothing from minute 10 to minute 20.
+    points = [
+        [HOUR_END - 3600 + second, 5 if second < 1800 else 20, 0, 0.004, 0.25, second // 60]
+        for second in range(10, 3601, 10)
+        if not 600 < second <= 1200
+    ]
+    history = json.dumps({"step": 10, "points": points})
+    page.route("**/api/v1/events", lambda route: route.fulfill(body=f"event: history\ndata: {history}\n\n"))
+    _open(page, proxy)
+    requests, websockets = (page.locator(f"figure.{name}") for name in ("requests", "websockets"))
+    latency = page.locator("figure.latency")
+    expect(requests.locator(".now")).to_have_text("20")
+    expect(websockets.get_by_role("img")).to_have_accessible_name(re.compile(r"now 60, at most 60$"))
+    expect(latency.locator(".now")).to_have_text("median4 ms95 %250 ms")
+    for scale_ends, line_begins in page.evaluate(
+        """[...document.querySelectorAll('.charts svg')].map(svg => [
+             Math.max(...[...svg.querySelectorAll('text')].slice(0, 3)
+               .map(text => text.getBoundingClientRect().right)),
+             svg.querySelector('.first').getBoundingClientRect().left])"""
+    ):
+        assert scale_ends < line_begins
+    assert 2 == requests.locator("path.first").count()
+    slider = page.get_by_role("slider", name="Moment of the charts' values")
+    slider.press("Home")
+    slider.press("ArrowRight")
+    expect(requests.locator(".now")).to_have_text("5")
+    expect(websockets.locator(".now")).to_have_text("0")
+    assert "Requests 5, Latency 4 ms / 250 ms, Errors 0, WebSockets 0" in str(
+        slider.get_attribute("aria-valuetext")
+    )
+    slider.press("End")
+    expect(requests.locator(".now")).to_have_text("20")
+    box = requests.get_by_role("img").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 52 + (box["width"] - 56) / 4, box["y"] + 50)
+    expect(requests.locator(".now")).to_have_text("\N{EN DASH}")
+    page.mouse.move(box["x"] + 52 + (box["width"] - 56) * 2 / 5, box["y"] + 50)
+    expect(requests.locator(".now")).to_have_text("5")
+    expect(websockets.locator(".now")).to_have_text(re.compile("^2[34]$"))
+    page.mouse.move(0, 0)
+    expect(websockets.locator(".now")).to_have_text("60")
     assert [] == wrong
 
 
@@ -185,12 +265,58 @@ def test_what_goes_wrong_is_shown(place: Place, page: Page) -> None:
     port = proxy.admin_port
     assert 0 == proxy.stop()
     expect(page.get_by_text("no connection", exact=True)).to_be_visible()
+    expect(page.get_by_text("What is shown here is as of")).to_be_visible()
+    expect(page).to_have_title(re.compile("^no connection: "))
     again = proxy.start_again()
     try:
         assert port == again.admin_port
         expect(page.get_by_text("ready", exact=True)).to_be_visible()
+        expect(page.get_by_text("What is shown here is as of")).to_be_hidden()
+        expect(page).to_have_title(re.compile("^ready: "))
     finally:
         again.kill()
+
+
+def test_a_connection_that_has_gone_silent(place: Place, page: Page, wrong: list[str]) -> None:
+    """Nobody has closed it, as when a network is cut: what is shown is not taken for what is."""
+    proxy = place.start()
+    _open(page, proxy)
+    expect(page.get_by_text("ready", exact=True)).to_be_visible()
+    os.kill(proxy.pid, signal.SIGSTOP)
+    try:
+        expect(page.get_by_text("no connection", exact=True)).to_be_visible()
+        expect(page.get_by_text("What is shown here is as of")).to_be_visible()
+    finally:
+        os.kill(proxy.pid, signal.SIGCONT)
+    expect(page.get_by_text("no connection", exact=True)).to_be_hidden()
+    expect(page.get_by_text("What is shown here is as of")).to_be_hidden()
+    assert [] == wrong
+
+
+def test_it_goes_on_with_the_process_that_takes_over(place: Place, page: Page, wrong: list[str]) -> None:
+    """The same address, and the sessions that are open with either."""
+    place.instance.play(answer)
+    proxy = place.start(ADMIN_PORT=str(_free_port()))
+    _channel(place, proxy, "ada")
+    _open(page, proxy)
+    expect(page.get_by_role("row")).to_have_count(2)
+    with successor(proxy) as after:
+        assert 0 == proxy.exit_status()
+        assert proxy.admin_port == after.admin_port
+        _channel(place, after, "emmy")
+        expect(page.get_by_role("row").filter(has_text="emmy")).to_be_visible()
+        expect(page.get_by_text("ready", exact=True)).to_be_visible()
+    assert [] == wrong
+
+
+def test_what_is_not_done_is_not_shown_as_well_done(place: Place, page: Page) -> None:
+    """Access that nobody watches; and a stream that is refused is no connection that has gone."""
+    proxy = place.start(RECHECK_S="0")
+    _open(page, proxy)
+    expect(page.get_by_text("not watched", exact=True)).to_be_visible()
+    page.route("**/api/v1/events", lambda route: route.fulfill(status=503))
+    page.reload()
+    expect(page.get_by_text("answers 503", exact=True)).to_be_visible()
 
 
 def test_the_page_is_closed_to_others(place: Place) -> None:

@@ -30,7 +30,7 @@ def _digest(text: str) -> str:
 
 
 _STYLE = _read("board.css")
-_SCRIPT = _read("board.js")
+_SCRIPT = "".join(_read(f"{name}.js") for name in ("words", "charts", "sessions", "board"))
 _PAGE = _read("board.html").replace("/*STYLE*/", _STYLE).replace("/*SCRIPT*/", _SCRIPT)
 _POLICY = "; ".join(
     (

@@ -116,6 +116,7 @@ class Events:
             },
             "reports": {"pending": notebooks.reports_pending, "age": round(notebooks.reports_age_s, 3)},
             "access": {
+                "every": seen.settings.recheck_s,
                 "watched": seen.vigil.watched,
                 "doubted": seen.vigil.doubted,
                 "failing": seen.vigil.is_failing,
