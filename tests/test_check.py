@@ -371,7 +371,13 @@ class TestJournal:
         """By this user."""
         (site.directory / "data").mkdir(mode=0o500)
         verdict, text = _findings(site)["journal"]
-        assert ("wrong", True) == (verdict, "cannot be written: give it to the user that runs" in text)
+        assert ("wrong", True) == (verdict, ": Permission denied: give it to the user that runs" in text)
+
+    def test_the_directory_cannot_be_made(self, site: Site) -> None:
+        """Whatever rights say, for root above all: nothing is ever made in /proc."""
+        site.settings(STORAGE_DIR="/proc/visa-jupyter-proxy")
+        verdict, text = _findings(site)["journal"]
+        assert ("wrong", True) == (verdict, "/proc cannot be written: No such file or directory: " in text)
 
     def test_it_is_damaged(self, site: Site) -> None:
         """That is said, and the file is left as it is: the proxy sets it aside when it starts."""

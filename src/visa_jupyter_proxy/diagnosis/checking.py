@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -175,14 +176,25 @@ async def _journal(settings: Settings) -> Finding:
 def _directory(directory: Path) -> Finding | None:
     """Say what is to be said before there is a journal, None where there is one."""
     advice = f"give it to the user that runs the proxy, or change {PREFIX}STORAGE_DIR"
-    place = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    place = next(place for place in (directory, *directory.absolute().parents) if _is_there(place))
     if not place.is_dir():
         return Finding("journal", "wrong", f"{place} is no directory: change {PREFIX}STORAGE_DIR")
-    if not os.access(place, os.W_OK | os.X_OK):
-        return Finding("journal", "wrong", f"{place} cannot be written: {advice}")
+    try:
+        # Rights do not say all: a file system may be read-only or full, or none in which anything is made.
+        tempfile.TemporaryDirectory(prefix=".check-", dir=place).cleanup()
+    except OSError as error:
+        return Finding("journal", "wrong", f"{place} cannot be written: {error.strerror}: {advice}")
     file = directory / FILE
-    if not file.exists():
+    if not _is_there(file):
         return Finding("journal", "ok", f"{file} will be made at the start")
     if not os.access(file, os.R_OK | os.W_OK):
         return Finding("journal", "wrong", f"{file} cannot be written: {advice}")
     return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:
+        return False  # or not to be seen, which is what its parent says then
+    return True
