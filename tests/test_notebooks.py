@@ -15,7 +15,7 @@ from support.visa_api import Answer, Hold, VisaApiServer
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST
 from visa_jupyter_proxy.control.journal.records import Ended
-from visa_jupyter_proxy.control.ledger import Ledger, storable
+from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
@@ -589,10 +589,3 @@ class TestLedger:
         record = ledger.ended(1, ended(1, at=40.0), 0.0)
         assert isinstance(record, Ended)
         assert 50.0 == record.at
-
-    @pytest.mark.parametrize("text", ["k" * 151, "k" * 100_000, "\0", "\udc80", "é\n" * 90])
-    def test_odd_text_is_made_storable_and_recognisably_no_id(self, text: str) -> None:
-        """One character longer than the longest id, printable, and different for different text."""
-        assert 151 == len(storable(text))
-        assert storable(text).isprintable()
-        assert storable(text) != storable(text + "x")

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import chdir, closing, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from support.storage import Storage
 from visa_jupyter_proxy.control import original
 from visa_jupyter_proxy.control.journal import upkeep
 from visa_jupyter_proxy.control.journal.reading import Wanted
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.sessions import answers as answering
 from visa_jupyter_proxy.sessions.answers import Answers, CannotAnswer, answers
@@ -32,6 +34,10 @@ NOON = 1_743_246_000.0
 """2025-03-29T11:00:00Z: noon in Paris, a day before its clocks go forward."""
 
 HOUR = 3600.0
+
+
+LONG = "a" * 200
+"""The `sub` of a user, longer than the journal keeps it."""
 
 
 class Facility:
@@ -542,6 +548,17 @@ class TestCommands:
             (("--since", "soon"), {}, 2, "write a date such as"),
             (("--open", "summary"), {}, 2, "write the options after summary"),
             (("--instance", str(2**63)), {}, 2, "--instance"),
+            (("--user", "\udcff"), {}, 2, "--user': it is not UTF-8: write it in UTF-8"),
+            (("anonymise", "--user", "jos\udce9"), {}, 2, "--user': it is not UTF-8"),
+            (("--json", "--format", "csv"), {}, 2, "write --json or --format csv, not both"),
+            (("summary", "--json", "--format", "table"), {}, 2, "write --json or --format table, not both"),
+            (
+                ("--since", "2025-02-01", "--until", "2025-01-01"),
+                {},
+                2,
+                "2025-01-01 is not after --since 2025-02-01",
+            ),
+            (("summary", "--since", "7d", "--until", "7d"), {}, 2, "7d is not after --since 7d"),
             ((), {"SESSION_RETENTION_DAYS": "a year"}, 2, "VISA_JUPYTER_PROXY_SESSION_RETENTION_DAYS"),
         ],
     )
@@ -554,3 +571,51 @@ class TestCommands:
         assert said in done.stderr
         assert "Traceback" not in done.stderr
         assert [] == list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("words", [("--json",), ("--format", "json"), ("--json", "--format", "json")])
+    def test_json_is_asked_for_as_of_every_command(self, tmp_path: Path, words: tuple[str, ...]) -> None:
+        """`--json`; lists have `--format`, too, for there is CSV."""
+        facility = Facility(Storage(tmp_path))
+        facility.session("anna")
+        for command in ((), ("summary", "--by", "user")):
+            done = sessions(tmp_path, *command, *words, **facility.storage.settings)
+            assert ["anna"] == [row["user"] for row in json.loads(done.stdout)], done.stderr
+
+    def test_json_of_what_is_done(self, tmp_path: Path) -> None:
+        """One object, with what came of it; the status is as without."""
+        facility = Facility(Storage(tmp_path / "data"))
+        for user in ("anna", "ben"):
+            facility.session(user)
+        facility.session("ben", seconds=None)
+
+        def told(*words: str, status: int = 0) -> Any:
+            done = sessions(tmp_path, *words, "--json", **facility.storage.settings)
+            assert status == done.returncode, done.stderr
+            return json.loads(done.stdout)
+
+        assert {"file": "copy"} == told("backup", "copy")
+        assert {"file": "old", "sessions": 1, "running": []} == told("export", "--legacy", "--to", "old")
+        assert {"anonymised": 1, "left": 1} == told("anonymise", "--user", "ben", status=1)
+        assert {"deleted": 2} == told("prune", "--days", "1")
+
+    def test_a_user_of_whom_the_list_shows_a_shortened_name(self, facility: Facility, tmp_path: Path) -> None:
+        """Both are understood: what the list shows, and what the token says."""
+        facility.session(storable(LONG))
+        for name in (LONG, storable(LONG)):
+            done = sessions(tmp_path, "--json", "--user", name, **facility.storage.settings)
+            assert [storable(LONG)] == [row["user"] for row in json.loads(done.stdout)]
+        done = sessions(tmp_path, "anonymise", "--user", LONG, **facility.storage.settings)
+        assert "1 sessions were anonymised" in done.stdout
+
+    def test_the_way_back_while_a_proxy_runs(self, facility: Facility, tmp_path: Path) -> None:
+        """It is said which one goes on to write: 3.5 would close what begins meanwhile."""
+        export = ("export", "--legacy", "--to")
+        done = sessions(tmp_path, *export, "one", **facility.storage.settings)
+        assert (0, "") == (done.returncode, done.stderr), "its last heartbeat was long ago"
+        facility.storage.script(f"UPDATE owners SET beat_at = {time.time()}, pid = 4711")  # noqa: S608 -- ours
+        done = sessions(tmp_path, *export, "two", **facility.storage.settings)
+        assert (0, True) == (done.returncode, (tmp_path / "two").exists())
+        assert "a proxy still runs on n (process 4711)" in done.stderr
+        facility.storage.script(f"UPDATE owners SET stopped_at = {time.time()}")  # noqa: S608 -- likewise
+        done = sessions(tmp_path, *export, "three", **facility.storage.settings)
+        assert (0, "") == (done.returncode, done.stderr), "it has stopped in order"

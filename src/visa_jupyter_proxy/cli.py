@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from visa_jupyter_proxy import __version__, diagnosis, mistakes, routes, sessions, settings
+from visa_jupyter_proxy import __version__, console, diagnosis, routes, sessions, settings
 
 if TYPE_CHECKING:
+    from visa_jupyter_proxy.control.caller import Answer
     from visa_jupyter_proxy.control.configuration import Configuration
 
 _HELP = """The authenticated reverse proxy of VISA. Without a command it serves.
@@ -25,6 +26,7 @@ It takes `/jupyter/1234/lab`, asks the VISA API whether the owner of the access 
 
 app = typer.Typer(
     help=_HELP,
+    epilog=console.STATUSES,
     rich_markup_mode="markdown",
     no_args_is_help=False,
     pretty_exceptions_enable=False,
@@ -63,17 +65,17 @@ def serve(
     """Run the proxy until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
 
     Settings come from the environment and from `.env` in the working directory, the services from
-    `proxy.conf.json`. Exit status: 0 stopped as told, 1 cannot start, 2 a setting or a route is wrong.
+    `proxy.conf.json`. A second SIGTERM or SIGINT ends it at once. Exit status: 0 stopped as told, 1 cannot
+    start, 2 a setting or a route is wrong, 130 or 143 ended at once.
     """
     from visa_jupyter_proxy.control.control import run  # noqa: PLC0415 -- only this command needs a database
     from visa_jupyter_proxy.control.listener import CannotStart  # noqa: PLC0415 -- likewise
 
     try:
-        with mistakes.told():
+        with console.mistakes_told():
             run(_configuration, take_over=take_over)
     except CannotStart as error:
-        typer.echo(f"visa-jupyter-proxy: {error}", err=True)
-        raise typer.Exit(1) from None
+        console.fail(error)
 
 
 def _configuration() -> "Configuration":
@@ -88,28 +90,39 @@ def _configuration() -> "Configuration":
 
 
 @app.command()
-def reload() -> None:
+def reload(as_json: console.AsJson = False) -> None:
     """Have the process that runs on the same STORAGE_DIR read its configuration again, as SIGHUP does.
 
-    It uses its own environment, its `.env` and its files. Exit status: 0 it goes by it now, 1 there is no
-    such process, 2 there is a mistake, and it goes by the old one.
+    It uses its own environment, its `.env` and its files. Exit status: 0 it goes by it now, 1 no process
+    answers there, or it is stopping, 2 there is a mistake, and it goes by the old one.
     """
-    from visa_jupyter_proxy.control.control_socket import Caller  # noqa: PLC0415 -- only this command asks
+    from visa_jupyter_proxy.control.caller import Caller, NoAnswer  # noqa: PLC0415 -- only this command asks
 
-    with mistakes.told():
+    with console.mistakes_told():
         chosen, _ = settings.load()
     try:
-        caller = Caller.find(chosen.storage_dir)
-        answer = caller.ask("reload").answer if caller is not None else None
-    except OSError as error:
-        typer.echo(f"visa-jupyter-proxy: {chosen.storage_dir}: {error.strerror or error}", err=True)
-        raise typer.Exit(1) from None
-    if answer is None:
-        typer.echo(f"visa-jupyter-proxy: no process runs on {chosen.storage_dir} (STORAGE_DIR)", err=True)
-        raise typer.Exit(1)
-    for line in answer.lines:
-        typer.echo(line, err=not answer.done)
-    raise typer.Exit(0 if answer.done else 2)
+        answer = Caller.ask_for_reload(chosen.storage_dir)
+    except NoAnswer as error:
+        console.fail(error)
+    if answer.is_stopping:
+        console.fail(f"process {answer.pid} on {chosen.storage_dir} is stopping: it has not reloaded")
+    if as_json:
+        names = ("pid", "changed", "at_the_next_start", "warnings", "mistakes")
+        console.print_json({name: getattr(answer, name) for name in names})
+    else:
+        _tell(answer)
+    raise typer.Exit(console.Status.MISTAKEN if answer.mistakes else console.Status.DONE)
+
+
+def _tell(answer: "Answer") -> None:
+    for mistake in answer.mistakes:
+        console.warn(mistake)
+    if not answer.mistakes:
+        typer.echo(f"Changed: {', '.join(answer.changed)}." if answer.changed else "Nothing has changed.")
+    if answer.at_the_next_start:
+        typer.echo(f"Changes at the next start: {', '.join(answer.at_the_next_start)}.")
+    for warning in answer.warnings:
+        console.warn(warning)
 
 
 for command in (diagnosis.check, diagnosis.explain, diagnosis.routes):

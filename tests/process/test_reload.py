@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
 
 from process.conftest import NUMBER, TOKEN, Place, channel, path, request
 from support.client import RawClient, get
-from support.instance import Connection
+from support.instance import Connection, ok
 from support.proxy import PREFIX, RunningProxy, environment
 
 RELOADS: Final = 10
@@ -46,10 +49,10 @@ def reload(proxy: RunningProxy) -> None:
     proxy.states()  # every worker answers this behind what it was told before
 
 
-def command(place: Place, **settings: str) -> "subprocess.CompletedProcess[str]":
+def command(place: Place, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run `reload` as the operator does, in the same directory and environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "visa_jupyter_proxy", "reload"],
+    return subprocess.run(  # noqa: S603 -- our own command
+        [sys.executable, "-m", "visa_jupyter_proxy", "reload", *words],
         cwd=place.directory,
         env=environment(place.directory, place.api.url, settings),
         capture_output=True,
@@ -63,6 +66,31 @@ def status(proxy: RunningProxy, target: str, *fields: str) -> int:
     """Make a request on a connection of its own, and give the status."""
     with RawClient(proxy.port) as client:
         return client.ask(get(target, *fields, token=TOKEN)).status
+
+
+@pytest.fixture
+def draining() -> threading.Event:
+    """Make what the instance waits for."""
+    return threading.Event()
+
+
+def answer_when(connection: Connection, over: threading.Event) -> None:
+    """Answer `/slow` only when it is `over`."""
+    while not connection.request().target.endswith(b"/slow"):
+        connection.send(ok())
+    assert over.wait(60)
+    connection.send(ok())
+
+
+@contextmanager
+def next_one(proxy: RunningProxy) -> Iterator[RunningProxy]:
+    """Start another process in the same directory, while that one stops."""
+    after = RunningProxy(proxy.directory, proxy._environment, log_name="after.log")
+    try:
+        after.wait_until_it_listens()
+        yield after
+    finally:
+        after.kill()
 
 
 class TestServices:
@@ -246,15 +274,20 @@ class TestCommand:
     """`visa-jupyter-proxy reload` finds the process by its directory."""
 
     def test_nobody_is_there(self, place: Place) -> None:
-        """Status 1, and which directory was meant."""
+        """Status 1, which directory was meant, and what is not there."""
         done = command(place)
-        assert (1, True) == (done.returncode, "STORAGE_DIR" in done.stderr), done.stderr
+        assert (1, True) == (done.returncode, "(STORAGE_DIR): there is no such directory" in done.stderr)
+        (place.directory / "data").mkdir()
+        done = command(place)
+        assert (1, True) == (done.returncode, "control.sock, which one that starts makes" in done.stderr)
 
     def test_one_that_was_killed_is_not_there(self, place: Place) -> None:
         """Its file is; the next process takes its place."""
         proxy = place.start()
+        proxy.wait((place.directory / "data" / "control.sock").exists)
         proxy.kill()
-        assert 1 == command(place).returncode
+        done = command(place)
+        assert (1, True) == (done.returncode, "control.sock was killed" in done.stderr), done.stderr
         again = proxy.start_again()
         try:
             assert 0 == command(place).returncode
@@ -269,6 +302,58 @@ class TestCommand:
         assert 0o600 == file.stat().st_mode & 0o777
         assert 0 == proxy.stop()
         assert not file.exists()
+
+    def test_json(self, place: Place) -> None:
+        """What has changed, and what has not, by the names that people are told, too."""
+        proxy = place.start()
+        (place.directory / ".env").write_text(f"{PREFIX}WORKERS=3\n{PREFIX}HEAD_FIELDS=20\n")
+        done = command(place, "--json")
+        assert {
+            "pid": proxy.pid,
+            "changed": ["HEAD_FIELDS"],
+            "at_the_next_start": ["WORKERS"],
+            "warnings": [],
+            "mistakes": [],
+        } == json.loads(done.stdout)
+        write(place, [])
+        done = command(place, "--json")
+        assert (2, True) == (done.returncode, "is empty" in json.loads(done.stdout)["mistakes"][0])
+
+    def test_one_that_stops_says_so(self, place: Place, draining: threading.Event) -> None:
+        """It runs, and reads nothing any more: status 1."""
+        place.instance.play(lambda connection: answer_when(connection, draining))
+        proxy = place.start(DRAIN_S="60")
+        client = place.client(proxy)
+        client.send(request("/slow"))
+        place.instance.wait(lambda: place.instance.requests)
+        proxy.wait((place.directory / "data" / "control.sock").exists)
+        proxy.signal(signal.SIGTERM)
+        proxy.wait(lambda: proxy.records("stopping"))
+        done = command(place)
+        assert (1, True) == (done.returncode, f"process {proxy.pid} on " in done.stderr)
+        assert "is stopping: it has not reloaded" in done.stderr
+        # Whoever starts meanwhile is the one who is asked from then on.
+        with next_one(proxy) as after:
+            after.wait(lambda: f"process {proxy.pid} on " not in command(place).stderr)
+            draining.set()
+            assert 200 == client.response().status
+            assert 0 == proxy.exit_status()
+            assert 0 == command(place).returncode
+
+    @pytest.mark.parametrize("gone", ["the file", "the directory"])
+    def test_a_file_that_somebody_has_deleted(self, place: Place, gone: str) -> None:
+        """It is made again, and the log says so: the process can be asked as before."""
+        proxy = place.start()
+        directory = place.directory / "data"
+        proxy.wait((directory / "control.sock").exists)
+        if gone == "the file":
+            (directory / "control.sock").unlink()
+        else:
+            shutil.rmtree(directory)
+        proxy.wait(lambda: proxy.records("the control socket was not there: it has been made"))
+        assert 0 == command(place).returncode
+        assert 0 == proxy.stop()
+        assert not (directory / "control.sock").exists()
 
     def test_a_directory_with_a_long_name(self, place: Place) -> None:
         """The path of a socket may have 107 bytes: that is not for people to know."""

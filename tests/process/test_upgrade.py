@@ -16,7 +16,7 @@ from support.client import RawClient
 from support.instance import Connection, ok, switching
 from support.proxy import RunningProxy, environment
 from support.sessions import rows
-from visa_jupyter_proxy.control.control_socket import Caller
+from visa_jupyter_proxy.control.caller import Caller
 
 UPGRADES: Final = 2
 CLIENTS: Final = 6
@@ -161,7 +161,7 @@ class TestTakingOver:
         caller = Caller.find(place.directory / "data")
         assert caller is not None
         answer, sockets = caller.ask("hand over")
-        assert (proxy.pid, True) == (answer.pid, answer.done)
+        assert (proxy.pid, False) == (answer.pid, answer.is_stopping)
         admin = proxy.records("admin listening")[0]["port"]
         assert [proxy.port, admin] == [sock.getsockname()[1] for sock in sockets]
         caller.close()

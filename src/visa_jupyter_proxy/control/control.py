@@ -14,8 +14,9 @@ from typing import Final
 from visa_jupyter_proxy import __version__, logs
 from visa_jupyter_proxy.control.admin.listener import AdminPortBusy
 from visa_jupyter_proxy.control.admin.listener import bind as bind_admin
+from visa_jupyter_proxy.control.caller import Answer, Asks, Reply
 from visa_jupyter_proxy.control.configuration import Configuration, Read
-from visa_jupyter_proxy.control.control_socket import Answer, Asks, ControlSocket, Reply
+from visa_jupyter_proxy.control.control_socket import ControlSocket
 from visa_jupyter_proxy.control.listener import CannotStart, Predecessor, fits, listen
 from visa_jupyter_proxy.control.parts import Parts, make_journal
 from visa_jupyter_proxy.control.reloading import Reloading, configure_logs, warn
@@ -86,10 +87,12 @@ class Control:
                 await self._take_place(parts, predecessor)
                 await self._serve()
             if self._replaced_by is not None:
-                await parts.admin.stop()  # the other process answers
+                await self._control_socket.close()  # the other process answers
+                await parts.admin.stop()  # likewise
             await parts.upkeep.stop()
             await self._finish(parts, listener)
         finally:
+            await self._control_socket.close()
             await parts.admin.stop()
             await parts.api.close()
         logs.get().notice("stopped")
@@ -115,7 +118,7 @@ class Control:
         self._reloading = Reloading(
             self._configuration, self._read, parts.supervisor, self._service_manager, changed
         )
-        self._control_socket.open(replace=predecessor is not None)
+        await self._control_socket.open(replace=predecessor is not None)
         if predecessor is not None:
             await parts.admin.start()
             await predecessor.relieve()
@@ -127,7 +130,6 @@ class Control:
             self._hung_up()
         await self._stop.wait()
         self._reloading = None
-        await self._control_socket.close()
         if self._replaced_by is None:
             self._service_manager.stopping()
 
@@ -152,8 +154,10 @@ class Control:
         """Answer a question at the control socket."""
         reloading = self._reloading
         if reloading is None:
-            return Reply(Answer(done=False, lines=("It is stopping: nothing has changed.",)))
+            return Reply(Answer(is_stopping=True))
         match ask:
+            case "greet":
+                return Reply(Answer())
             case "reload":
                 return Reply(reloading.reload())
             case "hand over":

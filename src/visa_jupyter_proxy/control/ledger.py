@@ -7,13 +7,10 @@ once, so a session has connections, or one that lingers, never both.
 `now` is a monotonic clock, `at` is Unix time; both in seconds.
 """
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
 
 from visa_jupyter_proxy.control.journal.records import (
-    LONGEST_ID,
     Ended,
     Opened,
     Progressed,
@@ -21,6 +18,7 @@ from visa_jupyter_proxy.control.journal.records import (
     is_reportable,
     new_id,
 )
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened, TunnelProgressed
 
 
@@ -232,22 +230,6 @@ def _meanwhile(connection: _Connection, at: float | None) -> float | None:
         return None
     at = max(at, connection.opened_at)
     return at if connection.left_at is None else min(at, connection.left_at)
-
-
-_DIGEST: Final = 32
-
-
-def storable(text: str) -> str:
-    """Give text that every database can keep: what is too long or unprintable, shortened and escaped.
-
-    A digest keeps two of them apart, and its length says that it is no id for the VISA API.
-    """
-    if len(text) <= LONGEST_ID and text.isprintable():
-        return text
-    encoded = text.encode("utf-8", "surrogatepass")
-    start = ascii(text)[1 : LONGEST_ID - _DIGEST + 1]
-    digest = hashlib.sha256(encoded).hexdigest()[:_DIGEST]
-    return f"{start.ljust(LONGEST_ID - _DIGEST, '.')}~{digest}"
 
 
 def _storable_key(key: NotebookKey) -> NotebookKey:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.control.control_socket import Caller
+from visa_jupyter_proxy.control.caller import Caller
 from visa_jupyter_proxy.control.service_manager import NotInherited, inherited, is_listening
 from visa_jupyter_proxy.settings import Settings
 

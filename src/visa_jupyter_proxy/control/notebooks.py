@@ -22,10 +22,11 @@ from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.backlog import LARGEST
 from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.records import Kind, Record
-from visa_jupyter_proxy.control.ledger import Ledger, storable
+from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.reporting import Reporting
 from visa_jupyter_proxy.control.tokens import Tokens, holder
 from visa_jupyter_proxy.control.writer import HEARTBEAT_S, OWNER_TIMEOUT_S, Writer
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
 

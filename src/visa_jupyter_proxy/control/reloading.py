@@ -1,10 +1,10 @@
 """A reload: the configuration is read again, checked, and swapped whole; a mistake keeps the old one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.control.configuration import Configuration, Read, Renewal, renewed
-from visa_jupyter_proxy.control.control_socket import Answer
+from visa_jupyter_proxy.control.caller import Answer
+from visa_jupyter_proxy.control.configuration import Configuration, Read, renewed
 from visa_jupyter_proxy.control.service_manager import ServiceManager
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.routes import ConfigurationError
@@ -37,14 +37,15 @@ class Reloading:
         except ConfigurationError as error:
             for mistake in error.mistakes:
                 logs.get().error("not reloaded: the old configuration stays", mistake=mistake)
-            return Answer(done=False, lines=error.mistakes)
+            return Answer(mistakes=error.mistakes)
         finally:
             self._service_manager.ready("serving")
         self._use(renewal.configuration)
         logs.get().notice(
             "reloaded", changed=", ".join(renewal.changed), at_the_next_start=", ".join(renewal.kept)
         )
-        return Answer(lines=tuple(_in_words(renewal)))
+        warnings = renewal.configuration.warnings
+        return Answer(changed=renewal.changed, at_the_next_start=renewal.kept, warnings=warnings)
 
     def _use(self, configuration: Configuration) -> None:
         self.configuration = configuration
@@ -52,13 +53,6 @@ class Reloading:
         self._supervisor.reload(configuration.start())
         self._changed(configuration)
         warn(configuration)
-
-
-def _in_words(renewal: Renewal) -> Iterator[str]:
-    yield f"Changed: {', '.join(renewal.changed)}." if renewal.changed else "Nothing has changed."
-    if renewal.kept:
-        yield f"Changes at the next start: {', '.join(renewal.kept)}."
-    yield from renewal.configuration.warnings
 
 
 def configure_logs(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import getpass
 import ipaddress
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -13,11 +12,9 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from visa_jupyter_proxy import logs, mistakes, settings
+from visa_jupyter_proxy import console, logs, settings
 from visa_jupyter_proxy import routes as routing
 from visa_jupyter_proxy.diagnosis.findings import Finding
-
-_AsJson = Annotated[bool, typer.Option("--json", help="Print it as one line of JSON, for programs.")]
 
 _ON_THE_COMMAND_LINE: Final = (
     "is no file that can be read: write the token into a file, or - and give it on standard input; "
@@ -25,7 +22,7 @@ _ON_THE_COMMAND_LINE: Final = (
 )
 
 
-def check(as_json: _AsJson = False) -> None:
+def check(as_json: console.AsJson = False) -> None:
     """See whether everything is there that the proxy needs. Changes nothing, also while a proxy runs.
 
     Looks at the settings, the routes, the ports, the VISA API, its clock, keys and the journal, and says of
@@ -42,7 +39,7 @@ def check(as_json: _AsJson = False) -> None:
         error_pages.load(chosen.pages_dir, chosen.visa_url)
     except settings.ConfigurationError as error:
         _tell([Finding("settings", "wrong", mistake) for mistake in error.mistakes], as_json=as_json)
-        raise typer.Exit(2) from None
+        raise typer.Exit(console.Status.MISTAKEN) from None
     found = [Finding("settings", "warning", warning) for warning in warnings]
     logs.configure("crit", chosen.log_timezone)  # what goes wrong is among the findings
     found = asyncio.run(_found(chosen, services, found, as_json=as_json))
@@ -74,24 +71,24 @@ def _tell(found: list[Finding], *, as_json: bool = False) -> None:
 
     if as_json:
         is_well = all(finding.verdict != "wrong" for finding in found)
-        _print_json({"ok": is_well, "findings": msgspec.to_builtins(found)})
+        console.print_json({"ok": is_well, "findings": msgspec.to_builtins(found)})
         return
     for finding in found:
         typer.echo(finding_line(finding))
 
 
-def routes(as_json: _AsJson = False) -> None:
+def routes(as_json: console.AsJson = False) -> None:
     """Show the services of proxy.conf.json as they were read, in the order in which they are looked at.
 
     Exit status: 0, or 2 when a setting or a route is wrong.
     """
     from visa_jupyter_proxy.diagnosis.telling import service_lines  # noqa: PLC0415 -- only commands need it
 
-    with mistakes.told():
+    with console.mistakes_told():
         chosen, _ = settings.load()
         services = routing.load(chosen.config_path())
     if as_json:
-        _print_json({"file": str(chosen.config_path()), "services": msgspec.to_builtins(services)})
+        console.print_json({"file": str(chosen.config_path()), "services": msgspec.to_builtins(services)})
         return
     typer.echo(f"{chosen.config_path()}\n")
     for line in service_lines(services):
@@ -117,7 +114,7 @@ def explain(
         str | None,
         typer.Option(help="Address that the connection comes from; else that of a trusted proxy in front."),
     ] = None,
-    as_json: _AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Say what becomes of a request: which service takes it and why no other, where it goes, what is changed.
 
@@ -137,7 +134,7 @@ def explain(
     from visa_jupyter_proxy.diagnosis.explaining import explain as explained  # noqa: PLC0415 -- likewise
     from visa_jupyter_proxy.diagnosis.telling import explanation_lines, sign_of_life  # noqa: PLC0415 -- likewise
 
-    with mistakes.told():
+    with console.mistakes_told():
         chosen, _ = settings.load()
         services = routing.load(chosen.config_path())
     logs.configure("warning", chosen.log_timezone)
@@ -148,7 +145,7 @@ def explain(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if as_json:
-        _print_json(msgspec.to_builtins(told))
+        console.print_json(msgspec.to_builtins(told))
     else:
         typer.echo("\n".join(explanation_lines(told)))
     raise typer.Exit(int(told.refused is not None))
@@ -182,7 +179,3 @@ def _address(peer: str | None) -> str | None:
         return None if peer is None else str(ipaddress.ip_address(peer))
     except ValueError:
         raise typer.BadParameter("write an IP address", param_hint="--peer") from None
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value))

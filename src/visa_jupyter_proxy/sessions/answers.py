@@ -18,6 +18,7 @@ from visa_jupyter_proxy.control.journal.errors import JournalError, StorageRefus
 from visa_jupyter_proxy.control.journal.reading import Wanted
 from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.journal.sqlite import FILE
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.sessions.layouts import Row
 from visa_jupyter_proxy.sessions.times import Zone
 from visa_jupyter_proxy.settings import Settings
@@ -147,7 +148,7 @@ class Answers:
 
         async def act() -> tuple[int, int]:
             await self._look()
-            return await upkeep.anonymise(self.journal, user)
+            return await upkeep.anonymise(self.journal, storable(user))
 
         return self._runner.run(act())
 
@@ -183,6 +184,10 @@ class Answers:
         except OSError as error:
             raise CannotAnswer(f"{path} cannot be written: {error.strerror}") from error
         return path, len(keys)
+
+    def writers(self) -> list[tuple[str, int]]:
+        """Give node and process of the proxies that seem to write the journal still."""
+        return self._read(partial(reading.writers, since=time.time() - self._settings.owner_timeout_s))
 
 
 def _told(opening: str | None, closing: str | None) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from visa_jupyter_proxy import logs, mistakes, settings
+from visa_jupyter_proxy import console, logs, settings
 from visa_jupyter_proxy.sessions.layouts import Format, Row, lines
 from visa_jupyter_proxy.sessions.times import Zone
 
@@ -44,7 +44,10 @@ _Since = Annotated[
     typer.Option(help="Those that began then or later: 2025-01-31, 2025-01-31T14:00, or 24h, 7d, 4w ago."),
 ]
 _Until = Annotated[str | None, typer.Option(help="Those that began before; written likewise.")]
-_Form = Annotated[Format, typer.Option("--format", help="How it is written.")]
+_Form = Annotated[
+    Format | None,
+    typer.Option("--format", help="How it is written; a table unless you say so. --json is json."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -54,11 +57,15 @@ def show(
     only_open: Annotated[bool, typer.Option("--open", help="Only those that are open.")] = False,
     since: _Since = None,
     until: _Until = None,
-    user: Annotated[str | None, typer.Option(help="Only those of this user (the token's `sub`).")] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(parser=console.text, help="Only those of this user (the token's `sub`)."),
+    ] = None,
     instance: Annotated[
         int | None, typer.Option(min=0, max=_LARGEST_INSTANCE, help="Only those on this instance.")
     ] = None,
-    form: _Form = Format.TABLE,
+    form: _Form = None,
+    as_json: console.AsJson = False,
     limit: Annotated[
         int | None,
         typer.Option(min=0, help="At most so many; 0 is all. A table has 200 unless you say so."),
@@ -74,19 +81,15 @@ def show(
     from visa_jupyter_proxy.control.journal.reading import Wanted  # noqa: PLC0415 -- only commands need a database
     from visa_jupyter_proxy.sessions.answers import COLUMNS, FOR_PEOPLE  # noqa: PLC0415 -- likewise
 
-    is_table = form is Format.TABLE
+    layout = _layout(form, as_json=as_json)
+    is_table = layout is Format.TABLE
     most = limit if limit is not None else _ON_A_SCREEN if is_table else 0
     with _answers() as (chosen, asked):
-        wanted = Wanted(
-            since=_moment(chosen, since, "--since", 0.0),
-            until=_moment(chosen, until, "--until", _FOR_EVER),
-            user=user,
-            instance=instance,
-            only_open=only_open,
-        )
+        since_, until_ = _period(chosen, since, until)
+        wanted = Wanted(since=since_, until=until_, user=user, instance=instance, only_open=only_open)
         # One more, to see whether there is more.
         rows = asked.rows(wanted, most + 1 if most else None)
-        _print(_first(rows, most), FOR_PEOPLE if is_table else COLUMNS, form)
+        _print(_first(rows, most), FOR_PEOPLE if is_table else COLUMNS, layout)
 
 
 @app.command()
@@ -94,7 +97,8 @@ def summary(
     by: Annotated[By, typer.Option(help="What a line stands for.")] = By.DAY,
     since: _Since = None,
     until: _Until = None,
-    form: _Form = Format.TABLE,
+    form: _Form = None,
+    as_json: console.AsJson = False,
 ) -> None:
     """Sum the sessions up, as for a yearly report: --by user --since 2025-01-01 --until 2026-01-01.
 
@@ -102,11 +106,11 @@ def summary(
     """
     from visa_jupyter_proxy.sessions.answers import SUMMED_UP  # noqa: PLC0415 -- only commands need a database
 
+    layout = _layout(form, as_json=as_json)
     with _answers() as (chosen, asked):
-        begins = _moment(chosen, since, "--since", 0.0)
-        rows = asked.summary(by.value, begins, _moment(chosen, until, "--until", _FOR_EVER))
+        rows = asked.summary(by.value, *_period(chosen, since, until))
         columns = [name for name in SUMMED_UP if name != f"{by}s"]
-        _print(rows, [by.value, *columns], form)
+        _print(rows, [by.value, *columns], layout)
 
 
 @app.command()
@@ -115,6 +119,7 @@ def prune(
         int | None,
         typer.Option(min=1, help="Delete what was closed so many days ago; else SESSION_RETENTION_DAYS."),
     ] = None,
+    as_json: console.AsJson = False,
 ) -> None:
     """Delete old sessions from the journal, also while a proxy runs.
 
@@ -124,12 +129,17 @@ def prune(
         least = days if days is not None else chosen.session_retention_days
         if least is None:
             raise typer.BadParameter("set VISA_JUPYTER_PROXY_SESSION_RETENTION_DAYS, or write --days")
-        typer.echo(f"{asked.prune(least)} sessions were deleted")
+        deleted = asked.prune(least)
+    _tell(f"{deleted} sessions were deleted", {"deleted": deleted}, as_json=as_json)
 
 
 @app.command()
 def anonymise(
-    user: Annotated[str, typer.Option(help="Whom to forget: the token's `sub`, as the list shows it.")],
+    user: Annotated[
+        str,
+        typer.Option(parser=console.text, help="Whom to forget: the token's `sub`, or as the list shows it."),
+    ],
+    as_json: console.AsJson = False,
 ) -> None:
     """Take user, instance, kernel and session ids out of a user's sessions; times and figures stay.
 
@@ -137,18 +147,19 @@ def anonymise(
     """
     with _answers() as (_, asked):
         done, left = asked.anonymise(user)
-        typer.echo(f"{done} sessions were anonymised")
-        if left:
-            typer.echo(f"{left} sessions still have this user: they are open, or not reported yet", err=True)
-            raise typer.Exit(1)
+    _tell(f"{done} sessions were anonymised", {"anonymised": done, "left": left}, as_json=as_json)
+    if left:
+        console.fail(f"{left} sessions still have this user: they are open, or not reported yet")
 
 
 @app.command()
-def backup(file: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
+def backup(
+    file: Annotated[Path, typer.Argument(help="The new file.")], as_json: console.AsJson = False
+) -> None:
     """Copy the journal to a file, also while a proxy runs. PostgreSQL has pg_dump for that."""
     with _answers() as (_, asked):
         asked.backup(file)
-        typer.echo(f"the journal was copied to {file}")
+    _tell(f"the journal was copied to {file}", {"file": str(file)}, as_json=as_json)
 
 
 @app.command()
@@ -156,6 +167,7 @@ def export(
     *,
     legacy: Annotated[bool, typer.Option("--legacy", help="In the form of visa-jupyter-proxy 3.5.")] = False,
     to: Annotated[Path | None, typer.Option(help="The new file; else where 3.5 looks for it.")] = None,
+    as_json: console.AsJson = False,
 ) -> None:
     """Write the file of visa-jupyter-proxy 3.5, for a way back to it: stop this proxy first.
 
@@ -165,7 +177,14 @@ def export(
         raise typer.BadParameter("write --legacy; for JSON and CSV see `sessions --format`")
     with _answers() as (_, asked):
         path, count = asked.export(to)
-        typer.echo(f"{count} sessions were written to {path}")
+        running = asked.writers()
+    told = {"file": str(path), "sessions": count, "running": [{"node": n, "pid": pid} for n, pid in running]}
+    _tell(f"{count} sessions were written to {path}", told, as_json=as_json)
+    for node, pid in running:
+        console.warn(
+            f"a proxy still runs on {node} (process {pid}): what begins and ends from now on is not in the "
+            "file, and 3.5 would close what goes on: stop it, remove the file, and do this again"
+        )
 
 
 # --- what they share --------------------------------------------------------------------------------
@@ -176,22 +195,38 @@ def _answers() -> Iterator[tuple[settings.Settings, "Answers"]]:
     """Open the journal. Exit status: 1 it cannot be used, 2 a setting is wrong."""
     from visa_jupyter_proxy.sessions.answers import CannotAnswer, answers  # noqa: PLC0415 -- likewise
 
-    with mistakes.told():
+    with console.mistakes_told():
         chosen, _ = settings.load()
     logs.configure("warning", chosen.log_timezone)
     try:
         with answers(chosen) as asked:
             yield chosen, asked
     except CannotAnswer as error:
-        typer.echo(f"visa-jupyter-proxy: {error}", err=True)
-        raise typer.Exit(1) from None
+        console.fail(error)
 
 
-def _moment(chosen: settings.Settings, text: str | None, option: str, default: float) -> float:
-    if text is None:
-        return default
+def _layout(form: Format | None, *, as_json: bool) -> Format:
+    if as_json and form not in (None, Format.JSON):
+        raise typer.BadParameter(f"write --json or --format {form}, not both", param_hint="--json")
+    return Format.JSON if as_json else form or Format.TABLE
+
+
+def _period(chosen: settings.Settings, since: str | None, until: str | None) -> tuple[float, float]:
+    """Read from when to when; a period in which nothing can be is a mistake."""
+    zone, now = Zone(chosen.log_timezone), time.time()
+    begins = 0.0 if since is None else _moment(zone, since, now, "--since")
+    ends = _FOR_EVER if until is None else _moment(zone, until, now, "--until")
+    if begins >= ends and since is not None and until is not None:
+        raise typer.BadParameter(
+            f"{until} is not after --since {since}: nothing is between. Write a later one.",
+            param_hint="--until",
+        )
+    return begins, ends
+
+
+def _moment(zone: Zone, text: str, now: float, option: str) -> float:
     try:
-        return Zone(chosen.log_timezone).moment(text, time.time())
+        return zone.moment(text, now)
     except ValueError as error:
         raise typer.BadParameter(f"{error}.", param_hint=option) from None
 
@@ -214,3 +249,10 @@ def _first(rows: Iterable[Row], most: int) -> Iterator[Row]:
 
 def _print(rows: Iterable[Row], columns: Iterable[str], form: Format) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines(rows, [*columns], form))
+
+
+def _tell(words: str, value: object, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(value)
+    else:
+        typer.echo(words)

@@ -35,7 +35,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from visa_jupyter_proxy.control.journal.records import Kind, ReportState
-from visa_jupyter_proxy.control.journal.schema import COUNTS, reports, sessions
+from visa_jupyter_proxy.control.journal.schema import COUNTS, owners, reports, sessions
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 type Group = Literal["user", "instance"]
@@ -60,7 +61,7 @@ class Wanted:
         """Give the conditions, for a WHERE."""
         clauses = [sessions.c.opened_at >= self.since, sessions.c.opened_at < self.until]
         if self.user is not None:
-            clauses.append(sessions.c.user_id == self.user)
+            clauses.append(sessions.c.user_id == storable(self.user))
         if self.instance is not None:
             clauses.append(sessions.c.instance_id == self.instance)
         if self.only_open:
@@ -231,3 +232,15 @@ def believed_open(connection: Connection) -> list[NotebookKey]:
         .order_by(*key)
     )
     return [NotebookKey(*row) for row in connection.execute(query)]
+
+
+_writers = (
+    select(owners.c.node, owners.c.pid)
+    .where(owners.c.stopped_at.is_(None), owners.c.beat_at > bindparam("since"))
+    .order_by(owners.c.node, owners.c.pid)
+)
+
+
+def writers(connection: Connection, since: float) -> list[tuple[str, int]]:
+    """Give node and process of the proxies that beat since then, by their clocks, and have not stopped."""
+    return [(row.node, row.pid) for row in connection.execute(_writers, {"since": since})]

@@ -6,6 +6,7 @@ from enum import StrEnum
 from random import Random
 from typing import Final, Literal
 
+from visa_jupyter_proxy.identifiers import LONGEST_ID
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 type Kind = Literal["open", "close"]
@@ -20,10 +21,6 @@ class ReportState(StrEnum):
     """The API knows no such instance of this user: nothing was opened there."""
     NOT_DELIVERED = "not delivered"
     """No token was left with which it could have been delivered."""
-
-
-LONGEST_ID: Final = 150
-"""What the VISA API can keep of an id (contract section 2)."""
 
 
 def is_reportable(key: NotebookKey) -> bool:

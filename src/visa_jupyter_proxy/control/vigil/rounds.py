@@ -13,12 +13,12 @@ from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.circuit import Circuit, Pace
-from visa_jupyter_proxy.control.ledger import storable
 from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.vigil.answers import Told, told_of_member
 from visa_jupyter_proxy.control.vigil.table import Heard
 from visa_jupyter_proxy.control.vigil.watches import Key, Watch, Watches
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import EndTunnels
 from visa_jupyter_proxy.visa_api import VisaApi
 

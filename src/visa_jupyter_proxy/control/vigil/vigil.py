@@ -9,12 +9,12 @@ from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal
-from visa_jupyter_proxy.control.ledger import storable
 from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.vigil.answers import told_of_owner
 from visa_jupyter_proxy.control.vigil.elsewhere import Elsewhere
 from visa_jupyter_proxy.control.vigil.rounds import Rounds
 from visa_jupyter_proxy.control.vigil.watches import MOVED, Watches
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, EndTunnels, TokenAccepted
 from visa_jupyter_proxy.visa_api import VisaApi
 

@@ -1,0 +1,71 @@
+"""What all commands have in common: how they take text and print JSON, and with what status they end."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from visa_jupyter_proxy.routes import ConfigurationError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")]
+
+
+class Status(IntEnum):
+    """With what a command ends by itself; `STATUSES` says so to people."""
+
+    DONE = 0
+    FAILED = 1
+    MISTAKEN = 2
+    """As typer ends for a wrong option."""
+
+
+STATUSES: Final = """Exit status, of every command:
+
+- 0: it is done, and the answer is yes
+
+- 1: it cannot be done, or the answer is no
+
+- 2: what was written cannot be used: a setting, a route, a page, an option
+
+- 130, 143: ended at once by SIGINT (Ctrl-C) or SIGTERM. `serve` and `demo` take the first as the order to
+  stop, and end with 0; a second one ends `serve` at once
+"""
+
+
+def text(written: str) -> str:
+    """Take an option's text. Bytes that are no UTF-8 come as lone surrogates, which no text here has."""
+    try:
+        written.encode("utf-8")
+    except UnicodeEncodeError:
+        raise typer.BadParameter("it is not UTF-8: write it in UTF-8") from None
+    return written
+
+
+def print_json(value: object) -> None:
+    """Print one line of JSON."""
+    typer.echo(json.dumps(value))
+
+
+def warn(what: str) -> None:
+    """Tell a person, beside the answer."""
+    typer.echo(f"visa-jupyter-proxy: {what}", err=True)
+
+
+def fail(why: object, status: Status = Status.FAILED) -> NoReturn:
+    """End, and say why."""
+    warn(str(why))
+    raise typer.Exit(status)
+
+
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """Print every mistake of a `ConfigurationError`, and end with the status for it."""
+    try:
+        yield
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            warn(mistake)
+        raise typer.Exit(Status.MISTAKEN) from None
