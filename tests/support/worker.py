@@ -37,7 +37,7 @@ class RunningWorker:
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
             )
-        self._decoder: msgspec.msgpack.Decoder[Upwards] = msgspec.msgpack.Decoder(Upwards.__value__)
+        self._decoder: msgspec.msgpack.Decoder[Upwards] = msgspec.msgpack.Decoder(Upwards)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.tell(start)
