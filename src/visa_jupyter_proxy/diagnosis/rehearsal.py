@@ -7,7 +7,7 @@ the head is read, the rules are applied, VISA is asked (when there is a token), 
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, override
 
 import msgspec
@@ -158,8 +158,18 @@ class _Proxy(Proxy):
         self.is_done = asyncio.Event()
 
     @override
-    async def forward(self, exchange: Exchange) -> None:
-        await super().forward(exchange)
+    def forward(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        to_wait_for = super().forward(exchange)
+        if to_wait_for is not None:
+            return self._waiting(exchange, to_wait_for)
+        self._forwarded(exchange)
+        return None
+
+    async def _waiting(self, exchange: Exchange, forwarding: Coroutine[Any, Any, None]) -> None:
+        await forwarding
+        self._forwarded(exchange)
+
+    def _forwarded(self, exchange: Exchange) -> None:
         self._outcome.match, self._outcome.grant = exchange.match, exchange.grant
         if exchange.request.websocket or exchange.request.has_body:
             self.is_done.set()  # what would follow are frames, or a body: there is none, and no answer

@@ -354,9 +354,11 @@ class Downstream(asyncio.Protocol):
     # --- steps -----------------------------------------------------------------------------
 
     def _start(self, exchange: Exchange) -> None:
-        task = asyncio.Task(self._proxy.forward(exchange), loop=self._proxy.loop, eager_start=True)
-        if not task.done():
-            self._task = task
+        to_wait_for = self._proxy.forward(exchange)
+        if to_wait_for is not None:
+            task = asyncio.Task(to_wait_for, loop=self._proxy.loop, eager_start=True)
+            if not task.done():
+                self._task = task
 
     def _expect_progress(self) -> None:
         """Give the client time to take some of what is written."""

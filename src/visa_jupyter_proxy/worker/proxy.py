@@ -1,16 +1,17 @@
 """The straight line that every request takes: route, token, authorise, connect, forward.
 
-`forward` is the list of what this proxy does. It is started eagerly, so with a cached grant and an
-idle connection it runs to its end inside the parser's callback. Moving bytes is not its business.
+`forward` is the list of what this proxy does. With a cached grant and an idle connection it comes to its end
+inside the parser's callback; what has to wait is a coroutine. Moving bytes is not its business.
 """
 
 import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from email.utils import formatdate
 from functools import lru_cache
+from typing import Any
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import (
@@ -108,29 +109,59 @@ class Proxy:
         self.tunnel_idle_s = settings.tunnel_idle_timeout_s
         self._tls, self._router, self._sites, self._trusted_proxies = tls, router, sites, trusted_proxies
 
-    async def forward(self, exchange: Exchange) -> None:
-        """Decide about one request, and send it on; whatever happens, the exchange has gone on or ended."""
+    def forward(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        """Decide about one request, and send it on; give back what has to wait, for VISA or a connection.
+
+        Nearly always nothing has, and no task is made. Whatever happens, in the end the exchange has gone on
+        or ended.
+        """
         try:
             match = exchange.match or self._route(exchange)
             request = exchange.request
             if POLL in request.special and request.method == b"GET" and not request.websocket:
-                return await self._answer_poll(exchange, match)
-            grant = exchange.grant or self._known(exchange, match) or await self._ask(exchange, match)
-            lines = self._request_lines(request, match, grant, exchange.client, request_id=exchange.id)
-            exchange.enter(Phase.CONNECT, self.now())
-            address = self._address(grant.host, match.route)
-            upstream = self._idle(exchange, address) or await self._connect_for(match, grant, address)
-            upstream.attach(exchange)
-            exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
+                return self._answer_poll(exchange, match)
+            grant = exchange.grant or self._known(exchange, match)
+            upstream = self._idle(exchange, match, grant) if grant is not None else None
+            if grant is None or upstream is None:
+                return self._forward_later(exchange, match, grant)
+            self._send(exchange, match, grant, upstream)
         except ProxyError as error:
-            # Without the frames it came through, which hold the exchange: they would refer to each other.
-            exchange.fail(error.with_traceback(None), self.now())
+            self._refuse(exchange, error)
         except Exception:  # noqa: BLE001 -- no request ends the process or is left without an answer
-            logs.get().error("defect while forwarding", request_id=exchange.id.decode("ascii"), exc_info=True)
-            exchange.fail(Internal("defect"), self.now())
+            self._confess(exchange)
+        return None
 
-    # Each of these decides at once, and what may have to wait stands behind an `or`: a coroutine for each
-    # took a fiftieth of a small request.
+    async def _forward_later(self, exchange: Exchange, match: Match, grant: Grant | None) -> None:
+        """Go on when VISA has answered, and a connection is there."""
+        try:
+            upstream = None
+            if grant is None:
+                grant = await self._ask(exchange, match)
+                upstream = self._idle(exchange, match, grant)
+            upstream = upstream or await self._connect_for(exchange, match, grant)
+            self._send(exchange, match, grant, upstream)
+        except ProxyError as error:
+            self._refuse(exchange, error)
+        except Exception:  # noqa: BLE001 -- likewise
+            self._confess(exchange)
+
+    def _send(self, exchange: Exchange, match: Match, grant: Grant, upstream: Upstream) -> None:
+        request = exchange.request
+        try:
+            lines = self._request_lines(request, match, grant, exchange.client, request_id=exchange.id)
+        except InstanceNotReady:
+            self._pool.keep(upstream)  # nothing was sent on it
+            raise
+        upstream.attach(exchange)
+        exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
+
+    def _refuse(self, exchange: Exchange, error: ProxyError) -> None:
+        # Without the frames it came through, which hold the exchange: they would refer to each other.
+        exchange.fail(error.with_traceback(None), self.now())
+
+    def _confess(self, exchange: Exchange) -> None:
+        logs.get().error("defect while forwarding", request_id=exchange.id.decode("ascii"), exc_info=True)
+        exchange.fail(Internal("defect"), self.now())
 
     def _route(self, exchange: Exchange) -> Match:
         request = exchange.request
@@ -144,13 +175,13 @@ class Proxy:
 
     def _known(self, exchange: Exchange, match: Match) -> Grant | None:
         token = exchange.request.credentials.token
-        exchange.enter(Phase.AUTHORIZE, self.now())
         grant = exchange.grant = self._authorization.known(token, match.instance_id)
         return grant
 
     async def _ask(self, exchange: Exchange, match: Match) -> Grant:
         token, client = exchange.request.credentials.token, exchange.client.network
         began = self.now()
+        exchange.enter(Phase.AUTHORIZE, began)
         try:
             grant = exchange.grant = await self._authorization.ask(token, match.instance_id, client)
         finally:
@@ -162,15 +193,16 @@ class Proxy:
         tls = (self._tls.get(route) or tls_context(route)) if route.remote_scheme == "https" else None
         return self._addresses(host, route.remote_port, tls)
 
-    def _idle(self, exchange: Exchange, address: Address) -> Upstream | None:
+    def _idle(self, exchange: Exchange, match: Match, grant: Grant) -> Upstream | None:
         if exchange.retried:
             return None
-        return self._pool.idle(address, repeatable=exchange.may_be_sent_again)
+        return self._pool.idle(self._address(grant.host, match.route), repeatable=exchange.may_be_sent_again)
 
-    async def _connect_for(self, match: Match, grant: Grant, address: Address) -> Upstream:
+    async def _connect_for(self, exchange: Exchange, match: Match, grant: Grant) -> Upstream:
         began = self.now()
+        exchange.enter(Phase.CONNECT, began)
         try:
-            return await self._connect(address, grant)
+            return await self._connect(self._address(grant.host, match.route), grant)
         except (InstanceUnreachable, InstanceTimeout, InstanceNotReady):
             self._authorization.forget(grant)
             raise

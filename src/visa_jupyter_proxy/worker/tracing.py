@@ -10,8 +10,8 @@ Where spans go, and how many of them, say OpenTelemetry's own variables: `OTEL_E
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, override
 
 from opentelemetry import trace
@@ -76,10 +76,16 @@ class TracedProxy(Proxy):
                 await done.wait()
 
     @override
-    async def forward(self, exchange: Exchange) -> None:
+    def forward(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         span = self._spans.get(exchange.request) or self._begin(exchange)
-        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-            await super().forward(exchange)
+        with _inside(span):
+            to_wait_for = super().forward(exchange)
+        return self._waiting(to_wait_for, span) if to_wait_for is not None else None
+
+    @staticmethod
+    async def _waiting(forwarding: Coroutine[Any, Any, None], span: Span) -> None:
+        with _inside(span):
+            await forwarding
 
     @override
     async def _ask(self, exchange: Exchange, match: Match) -> Grant:
@@ -162,6 +168,11 @@ class TracedProxy(Proxy):
         return [b"%b\r\n" % line for line in kept] + [
             f"{name}: {value}\r\n".encode() for name, value in sent.items()
         ]
+
+
+def _inside(span: Span) -> AbstractContextManager[Span]:
+    """Make `span` the parent of those that are begun meanwhile; errors are its exchange's to tell."""
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
 def _said(request: Request) -> dict[str, str]:
