@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.reading import lines_of
 from visa_jupyter_proxy.errors import (
     BadRequest,
     ExpectationFailed,
@@ -441,7 +442,8 @@ class TestResponses:
             b"HTTP/1.1 200 OK\r\nServer: x\r\nConnection: x-Hop, close\r\nX-Hop: 1\r\nSet-Cookie: a\r\n"
             b"Set-Cookie: b\r\nDate: today\r\nUpgrade: h2c\r\nKeep-Alive: 1\r\nContent-Length: 3\r\n\r\n"
         )
-        assert [b"Server: x\r\n", b"Date: today\r\n"] == response.lines
+        assert [b"Server: x\r\n", b"Date: today\r\n"] == lines_of(response)
+        assert response.is_dated
         assert ([b"a", b"b"], 3, False) == (
             response.special[b"set-cookie"],
             response.length,
@@ -456,11 +458,34 @@ class TestResponses:
                 fields = b"X: 1\r\n%b: %b\r\n" % (name, date)
                 response = parse_response(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n")
                 assert [b"%b: %b\r\n" % (name, date), b"X: 1\r\n"] == sorted(
-                    response.lines, key=len, reverse=True
+                    lines_of(response), key=len, reverse=True
                 )
-                assert [date] == response.special[b"date"]
+                assert response.is_dated
                 response = parse_response(b"HTTP/1.1 200 OK\r\nConnection: date\r\n" + fields + b"\r\n")
-                assert [b"X: 1\r\n"] == response.lines
+                assert [b"X: 1\r\n"] == lines_of(response)
+                assert not response.is_dated
+
+    def test_each_switch_has_the_answer_to_its_own_key(self) -> None:
+        """Though everything else is the same, in any spelling; unless `Connection` names it."""
+        keys = (b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", b"HSmrc0sMlYUkAGmm5OPpG2HaGWk=")
+        for name in (b"Sec-WebSocket-Accept", b"sec-websocket-accept"):
+            for key in keys:
+                fields = b"Date: today\r\n%b: %b\r\nUpgrade: websocket\r\n" % (name, key)
+                response = parse_response(
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n" + fields + b"\r\n"
+                )
+                assert [key] == response.special[b"sec-websocket-accept"]
+                assert b"%b: %b\r\n" % (name, key) in lines_of(response)
+                response = parse_response(
+                    b"HTTP/1.1 101 X\r\nConnection: upgrade, sec-websocket-accept\r\n" + fields + b"\r\n"
+                )
+                assert key not in b"".join(lines_of(response))
+
+    def test_one_of_two_answers_to_a_key_is_never_lost(self) -> None:
+        """Both are seen, so that the switch is refused."""
+        field = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+        response = parse_response(b"HTTP/1.1 101 X\r\nX: 1\r\n" + field + field + b"\r\n")
+        assert 2 == len(response.special[b"sec-websocket-accept"])
 
     def test_the_date_counts_among_the_fields(self) -> None:
         """For the limit of their number."""
@@ -485,7 +510,7 @@ class TestComposing:
         request = parse_request(request_head(b"PUT", b"/a?b", [b"Host: v\r\n", b"X: 1\r\n"]))
         assert (b"PUT", b"/a?b", [b"X: 1\r\n"]) == (request.method, request.target, request.lines)
         response = parse_response(response_head(404, b"Not Found", [b"X: 1\r\n"]))
-        assert (404, b"Not Found", [b"X: 1\r\n"]) == (response.status, response.reason, response.lines)
+        assert (404, b"Not Found", [b"X: 1\r\n"]) == (response.status, response.reason, lines_of(response))
 
     def test_no_repr_shows_a_query(self) -> None:
         """It may hold a secret."""

@@ -13,6 +13,7 @@ import pytest
 
 from support.llhttp_corpus import Block, Field, Message, blocks
 from support.messages import fields as fields_of
+from support.reading import lines_of
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.worker.http.bodies import Piece
 from visa_jupyter_proxy.worker.http.framing import RequestReader, ResponseReader
@@ -104,7 +105,7 @@ class _Sink:
     response_ended = request_ended
 
     def _head(self, head: Request | Response, start: tuple[bytes, ...], special: frozenset[bytes]) -> None:
-        fields = [(name.lower(), value) for name, value in fields_of(head.lines)]
+        fields = [(name.lower(), value) for name, value in fields_of(lines_of(head))]
         for name, values in head.special.items():
             if name in special or name.startswith(b"x-forwarded-"):
                 fields += [(name, value) for value in values]

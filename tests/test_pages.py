@@ -6,6 +6,7 @@ import pytest
 
 from support.messages import fields, request
 from support.pages import PAGES, SHIPPED, PageText
+from support.reading import lines_of
 from visa_jupyter_proxy import errors
 from visa_jupyter_proxy.error_pages import TEMPLATES
 from visa_jupyter_proxy.errors import InstanceNotReady, InstanceUnreachable, ProxyError
@@ -43,7 +44,7 @@ class TestEveryError:
         reason, lines, body = _answer(error("10.0.0.12 secret"))
         head = parse_response(response_head(error.status, reason, lines))
         assert (error.status, len(body)) == (head.status, head.length)
-        sent = dict(fields(head.lines))
+        sent = dict(fields(lines_of(head)))
         assert (b"application/json", b"no-store", b"nosniff", b"today") == (
             sent[b"Content-Type"],
             sent[b"Cache-Control"],

@@ -14,10 +14,17 @@ from visa_jupyter_proxy.errors import InstanceInvalid, ProxyError
 from visa_jupyter_proxy.worker.http.bodies import Piece
 from visa_jupyter_proxy.worker.http.framing import RequestReader, ResponseReader
 from visa_jupyter_proxy.worker.http.http1 import Request, Response
-from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.lines import Fields, Lines
 
 type Story = tuple[tuple[object, ...], ...]
 """What a sink was told, the pieces of a body joined."""
+
+
+def lines_of(head: Request | Response) -> Lines:
+    """Return the lines that go on, as they came."""
+    if isinstance(head, Request):
+        return head.lines
+    return (head.section.passing + head.own_lines).splitlines(keepends=True)
 
 
 class Told:
@@ -34,7 +41,7 @@ class Told:
 
     def response_received(self, response: Response) -> None:
         """Keep a head."""
-        self.calls.append(("head", response.status, response.reason, response.lines, response.special))
+        self.calls.append(("head", response.status, response.reason, lines_of(response), response.special))
 
     def body_received(self, payload: Piece) -> None:
         """Keep a piece of a body."""

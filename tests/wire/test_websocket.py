@@ -507,8 +507,14 @@ class TestAnswer:
         """In any of several fields, with parameters of its own, or nothing of it."""
         wire.instance.play(lambda connection: _switch_and_wait(connection, chosen))
         response = wire.ask(upgrade(wire.path(), *offered, token=wire.token))
-        sent = [value for name, value in response.fields if name.lower().startswith(b"sec-websocket-")]
-        assert (101, [field.partition(": ")[2].encode() for field in chosen]) == (response.status, sent[1:])
+        sent = {name.lower(): value for name, value in response.fields}
+        names = {name for name in sent if name.startswith(b"sec-websocket-")}
+        told = {
+            name.lower().encode(): value.encode()
+            for name, _, value in (one.partition(": ") for one in chosen)
+        }
+        assert (101, {b"sec-websocket-accept", *told}) == (response.status, names)
+        assert told == {name: sent[name] for name in told}
 
     def test_152_a_101_of_http_1_0(self, wire: Wire) -> None:
         """That version has no upgrades (RFC 9110 7.8): 502."""

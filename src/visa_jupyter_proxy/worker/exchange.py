@@ -349,7 +349,7 @@ class Exchange:
 
     def _respond(self, response: Response) -> None:
         lines = self._lines(response)
-        if b"date" not in response.special or b"date" in response.connection:
+        if not response.is_dated:
             lines.append(b"Date: %b\r\n" % self._downstream.date())
         field = framing(response, self.request)
         if field is None:

@@ -111,7 +111,7 @@ def _repeated(request: Request, route: Route, grant: Grant, client: Client, pref
 
 def response_lines(response: Response, request: Request, match: Match, grant: Grant, client: Client) -> Lines:
     """Make the fields of the response to the client, without those of the connection."""
-    lines = [*response.lines]
+    lines = [response.section.passing, response.own_lines]
     if not _MAPPED.isdisjoint(response.special):
         lines += _mapped(response, request, match, grant, client)
     if b"service-worker" in request.special:

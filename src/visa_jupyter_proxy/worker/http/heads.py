@@ -26,7 +26,7 @@ def framing(response: Response, request: Request) -> bytes | None:
     if response.status == 204:
         return b""
     if response.length is not None:
-        return b"Content-Length: %d\r\n" % response.length
+        return response.section.length_line
     if request.method == b"HEAD" or response.status == 304:
         return b""
     return CHUNKED if request.minor == 1 else None

@@ -20,11 +20,14 @@ from visa_jupyter_proxy.errors import (
 )
 from visa_jupyter_proxy.worker.http.lines import TOKEN, Lines
 from visa_jupyter_proxy.worker.http.sections import (
+    LONGEST_KEPT,
+    MOST_KEPT,
     RequestSection,
+    ResponseSection,
     Section,
     options,
     request_section,
-    response_section,
+    taken_out,
 )
 
 
@@ -45,6 +48,10 @@ LONGEST_METHOD: Final = 32
 """The longest registered method (UPDATEREDIRECTREF) has 17 letters."""
 
 _KEY: Final = b"sec-websocket-key"
+_ACCEPT: Final = b"sec-websocket-accept"
+
+_NEVER_KEPT: Final = frozenset({b"set-cookie", _ACCEPT})
+"""Fields that are for one client, or never the same; a response with one of them is forgotten at once."""
 
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 """We are no tunnel to anywhere, and tell nobody what fields came (RFC 9110 9.3.6, 9.3.8)."""
@@ -54,6 +61,15 @@ _REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]+) HTTP/1\.([01]
 _FOREIGN_VERSION: Final = re.compile(TOKEN + rb" [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?\r\n")
 """A status is 100 to 599 (RFC 9110 15): clients make what they like of others."""
+_DATE_LINE_BEGINS: Final = b"\r\nDate: "
+_DATE_LINE: Final = re.compile(
+    _DATE_LINE_BEGINS + rb"([A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT)(?=\r\n)"
+)
+"""In the form that every server writes (RFC 9110 5.6.7); another one stays among the fields."""
+_ACCEPT_LINE_BEGINS: Final = b"\r\nSec-WebSocket-Accept: "
+_ACCEPT_LINE: Final = re.compile(_ACCEPT_LINE_BEGINS + rb"([0-9A-Za-z+/]{27}=)(?=\r\n)")
+"""As Jupyter and most servers spell it; another one stays among the fields."""
+_SWITCHES: Final = b"HTTP/1.1 101 "
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i)https?://([^/?]+)(.*)", re.DOTALL)
 _KEEP_ALIVE: Final = re.compile(rb"(timeout|max)[ \t]*=[ \t]*([0-9]{1,9})")
 _UNPRINTABLE: Final = re.compile(rb"[^\t -~\x80-\xff]")
@@ -62,7 +78,7 @@ _UNPRINTABLE: Final = re.compile(rb"[^\t -~\x80-\xff]")
 class _Head:
     """What the two kinds of message share."""
 
-    __slots__ = ("chunked", "connection", "keep_alive", "length", "lines", "minor", "special")
+    __slots__ = ("chunked", "connection", "keep_alive", "length", "minor", "special")
 
     minor: int
     """0 for HTTP/1.0, 1 for HTTP/1.1."""
@@ -71,7 +87,6 @@ class _Head:
 
     def __init__(self, minor: int, section: Section) -> None:
         self.minor = minor
-        self.lines = section.lines
         self.special = section.special
         self.length = section.length
         self.chunked = section.chunked
@@ -87,7 +102,17 @@ class _Head:
 class Request(_Head):
     """A request as it came; it is never modified: the one that is sent is made from it."""
 
-    __slots__ = ("credentials", "has_body", "host", "key_line", "method", "section", "target", "websocket")
+    __slots__ = (
+        "credentials",
+        "has_body",
+        "host",
+        "key_line",
+        "lines",
+        "method",
+        "section",
+        "target",
+        "websocket",
+    )
 
     section: RequestSection
     """Its fields, shared with all requests that have the same."""
@@ -116,6 +141,7 @@ class Request(_Head):
         if section.chunked if minor == 0 else section.host is None:
             raise BadRequest("Transfer-Encoding where none may be" if minor == 0 else "bad Host")
         self.section = section
+        self.lines = section.lines
         self.method = method
         self.host = section.host
         self.credentials = section.credentials
@@ -133,27 +159,44 @@ class Request(_Head):
         return f"Request({self.method!r}, {self.target.partition(b'?')[0]!r})"
 
 
+class StatusLine(NamedTuple):
+    """How a response begins."""
+
+    minor: int
+    status: int
+    reason: bytes
+
+
 class Response(_Head):
     """A response of an instance as it came."""
 
-    __slots__ = ("reason", "status")
+    __slots__ = ("is_dated", "own_lines", "reason", "section", "status")
 
-    def __init__(
-        self, minor: int, status: int, reason: bytes, section: Section, date: bytes | None = None
-    ) -> None:
-        """`date` is that of a `Date` which is not in `section`.
+    section: ResponseSection
+    """Its fields, shared with all responses that have the same."""
+    own_lines: bytes
+    """End-to-end lines that are not in `section`, for they are different each time; mostly the date's."""
+    is_dated: bool
+    """Whether the date is among what goes on."""
 
-        Raise `InstanceInvalid` for what the version does not allow.
-        """
-        super().__init__(minor, section)
-        if date is not None:
-            self.special = section.special | {b"date": [date]}
-            if b"date" not in section.connection:
-                self.lines = [*section.lines, b"Date: " + date + b"\r\n"]
-        if minor == 0 and section.chunked:
-            raise InstanceInvalid("Transfer-Encoding where none may be")
-        self.status = status
-        self.reason = reason
+    def __init__(self, start: StatusLine, section: ResponseSection, date: bytes | None = None) -> None:
+        """`date` is that of a `Date` which is not in `section`."""
+        super().__init__(start.minor, section)
+        self.status = start.status
+        self.reason = start.reason
+        self.section = section
+        if date is None or b"date" in section.connection:
+            self.own_lines = b""
+            self.is_dated = section.is_dated
+        else:
+            self.own_lines = b"Date: " + date + b"\r\n"
+            self.is_dated = True
+
+    def accept(self, value: bytes) -> None:
+        """Take a `Sec-WebSocket-Accept` which is not in `section`."""
+        self.special = self.special | {_ACCEPT: [*self.special.get(_ACCEPT, ()), value]}
+        if _ACCEPT not in self.connection:
+            self.own_lines += b"Sec-WebSocket-Accept: " + value + b"\r\n"
 
     def __repr__(self) -> str:
         return f"Response({self.status})"
@@ -198,23 +241,44 @@ def _request(
     return request
 
 
+_kept: Final[dict[bytes, tuple[StatusLine, ResponseSection]]] = {}
+"""Heads without what is different each time."""
+
+
 def parse_response(head: bytes) -> Response:
-    """Parse a complete head of a response, the empty line included. Raises `InstanceInvalid`."""
-    end = head.find(b"\r\n") + 2
-    minor, status, reason = _status_line(head[:end])
-    section, date = response_section(head[end:])
-    if section.count + (date is not None) > DEFAULT_LIMITS.fields:
+    """Parse a complete head of a response, the empty line included. Raises `InstanceInvalid`.
+
+    Files, and answers to those who ask again and again, are the same but for their date, and so are the 101
+    of one service but for the answer to the key: to read one anew takes 20 000 instructions.
+    """
+    rest, date = taken_out(head, _DATE_LINE_BEGINS, _DATE_LINE)
+    accept = None
+    if rest.startswith(_SWITCHES):
+        rest, accept = taken_out(rest, _ACCEPT_LINE_BEGINS, _ACCEPT_LINE)
+    start, section = _kept.get(rest) or _response_head(rest)
+    if section.count + (date is not None) + (accept is not None) > DEFAULT_LIMITS.fields:
         raise InstanceInvalid("too many fields")
-    return Response(minor, status, reason, section, date)
+    response = Response(start, section, date)
+    if accept is not None:
+        response.accept(accept)
+    return response
 
 
-@lru_cache(maxsize=32)  # there are few, and reading one takes ten times as long (4 000 instructions)
-def _status_line(line: bytes) -> tuple[int, int, bytes]:
-    found = _STATUS_LINE.fullmatch(line)
-    if found is None:
+def _response_head(head: bytes) -> tuple[StatusLine, ResponseSection]:
+    line = _STATUS_LINE.match(head)
+    if line is None:
         raise InstanceInvalid("bad status line")
-    minor, status, reason = found.groups()
-    return int(minor), int(status), _UNPRINTABLE.sub(b" ", reason or b"")  # what may not stand there
+    minor, status, reason = line.groups()
+    section = ResponseSection(head[line.end() :])
+    if minor == b"0" and section.chunked:
+        raise InstanceInvalid("Transfer-Encoding where none may be")
+    # Without what may not stand in a reason phrase (case 182).
+    read = StatusLine(int(minor), int(status), _UNPRINTABLE.sub(b" ", reason or b"")), section
+    if len(head) <= LONGEST_KEPT and _NEVER_KEPT.isdisjoint(section.special):
+        if len(_kept) >= MOST_KEPT:
+            _kept.clear()
+        _kept[head] = read
+    return read
 
 
 def _bad_request_line(head: bytes) -> ProxyError:

@@ -6,8 +6,7 @@ and forwarding fields go to `special`, from which nothing is forwarded by accide
 
 The section of a request is kept for the next one that has the very same (all that a page asks for
 again and again, on any of a browser's connections): that costs a twentieth of reading it. A WebSocket's
-has a key of its own each time, and is otherwise the same: it is kept without the key. So is that of a
-response without its date.
+has a key of its own each time, and is otherwise the same: it is kept without the key.
 """
 
 import re
@@ -116,19 +115,10 @@ _KEY_LINE_BEGINS: Final = b"\r\nSec-WebSocket-Key: "
 _KEY_LINE: Final = re.compile(_KEY_LINE_BEGINS + rb"([0-9A-Za-z+/]{22}==)(?=\r\n)")
 """As every browser spells it; a key that is spelled otherwise stays among the fields."""
 
-_DATE_LINE_BEGINS: Final = b"\r\nDate: "
-_DATE_LINE: Final = re.compile(
-    _DATE_LINE_BEGINS + rb"([A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT)(?=\r\n)"
-)
-"""In the form that every server writes (RFC 9110 5.6.7); another one stays among the fields."""
-
-_NEVER_KEPT: Final = frozenset({b"set-cookie", b"sec-websocket-accept"})
-"""Fields that are for one client, or never the same; a response with one of them is forgotten at once."""
-
-_LONGEST_KEPT: Final = 4096
+LONGEST_KEPT: Final = 4096
 """Bytes of a section; a browser's with a token has 2 KiB."""
-_MOST_KEPT: Final = 256
-"""Sections of requests, and of responses, so at most about 2 MiB each. Beyond that, all are forgotten."""
+MOST_KEPT: Final = 256
+"""Sections of requests, and heads of responses: at most about 2 MiB each. Beyond that, all are forgotten."""
 
 
 class Section:
@@ -179,7 +169,7 @@ class RequestSection(Section):
     def __init__(self, block: bytes) -> None:
         """Read `block`. Raises `BadRequest` and its siblings."""
         super().__init__(block, _request_lines, BadRequest)
-        self.block = block if len(block) <= _LONGEST_KEPT else b""
+        self.block = block if len(block) <= LONGEST_KEPT else b""
         self.client = self.passing = None
         special = self.special
         self.host = _host(special.get(b"host"))
@@ -191,6 +181,26 @@ class RequestSection(Section):
             raise ExpectationFailed("unknown expectation")
 
 
+class ResponseSection(Section):
+    """The fields of responses."""
+
+    __slots__ = ("is_dated", "length_line", "passing")
+
+    passing: bytes
+    """All of `lines`."""
+    length_line: bytes
+    """`Content-Length` in our own words; empty without one."""
+    is_dated: bool
+    """Whether the date is among `lines`."""
+
+    def __init__(self, block: bytes) -> None:
+        """Read `block`. Raises `InstanceInvalid`."""
+        super().__init__(block, _response_lines, InstanceInvalid)
+        self.passing = b"".join(self.lines)
+        self.length_line = b"" if self.length is None else b"Content-Length: %d\r\n" % self.length
+        self.is_dated = b"date" in self.special and b"date" not in self.connection
+
+
 _request_lines: Final = Sorter(
     REQUEST_SPECIAL, _REQUEST_READ, BadRequest, families=(FORWARDED,), aliases=False
 )
@@ -198,7 +208,6 @@ _response_lines: Final = Sorter(
     RESPONSE_SPECIAL, _RESPONSE_READ, InstanceInvalid, families=(FORWARDED, NGINX_COMMANDS), aliases=True
 )
 _kept: Final[dict[bytes, RequestSection]] = {}
-_kept_responses: Final[dict[bytes, Section]] = {}
 
 
 def request_section(block: bytes) -> tuple[RequestSection, bytes | None]:
@@ -206,12 +215,15 @@ def request_section(block: bytes) -> tuple[RequestSection, bytes | None]:
 
     Raises `BadRequest` and its siblings.
     """
-    rest, key = _taken_out(block, _KEY_LINE_BEGINS, _KEY_LINE)
+    rest, key = taken_out(block, _KEY_LINE_BEGINS, _KEY_LINE)
     return _kept_section(rest), key
 
 
-def _taken_out(block: bytes, begins: bytes, line: re.Pattern[bytes]) -> tuple[bytes, bytes | None]:
-    """Return a block without a line, which must not be its first, and the value of that line."""
+def taken_out(block: bytes, begins: bytes, line: re.Pattern[bytes]) -> tuple[bytes, bytes | None]:
+    """Return a block without a line, which must not be its first, and the value of that line.
+
+    `line` matches it from the CRLF before it, `begins` is how it begins, and is found faster.
+    """
     at = block.find(begins)
     found = line.match(block, at) if at >= 0 else None
     return (block, None) if found is None else (block[:at] + block[found.end() :], found[1])
@@ -222,27 +234,10 @@ def _kept_section(block: bytes) -> RequestSection:
     if section is None:
         section = RequestSection(block)
         if section.block:
-            if len(_kept) >= _MOST_KEPT:
+            if len(_kept) >= MOST_KEPT:
                 _kept.clear()
             _kept[block] = section
     return section
-
-
-def response_section(block: bytes) -> tuple[Section, bytes | None]:
-    """Read the fields of a response, and `Date` apart from them, where it can be taken out.
-
-    Files, and answers to those who ask again and again, are otherwise the same: to read them anew takes
-    15 000 instructions. Raises `InstanceInvalid`.
-    """
-    rest, date = _taken_out(block, _DATE_LINE_BEGINS, _DATE_LINE)
-    section = _kept_responses.get(rest)
-    if section is None:
-        section = Section(rest, _response_lines, InstanceInvalid)
-        if len(rest) <= _LONGEST_KEPT and _NEVER_KEPT.isdisjoint(section.special):
-            if len(_kept_responses) >= _MOST_KEPT:
-                _kept_responses.clear()
-            _kept_responses[rest] = section
-    return section, date
 
 
 def _connection(values: list[bytes] | None) -> tuple[frozenset[bytes], frozenset[bytes]]:
