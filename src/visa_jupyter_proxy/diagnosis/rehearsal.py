@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, override
 import msgspec
 
 from visa_jupyter_proxy import error_pages
-from visa_jupyter_proxy.errors import ProxyError
+from visa_jupyter_proxy.errors import InstanceTimeout, ProxyError
 from visa_jupyter_proxy.mailbox import Message, WorkerSettings
 from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Instance, VisaApi
@@ -216,11 +216,20 @@ class _Pool(Pool):
     async def connect(self, address: Address) -> Upstream:
         self._outcome.address = address
         if self._connects:
-            (await super().connect(address)).abort()
+            await self._try_to_connect(address)
         upstream = _Upstream(self, address)
         upstream.sample = self._sample(address)
         upstream.connection_made(_End(self._outcome, "sent", address.host))
         return upstream
+
+    async def _try_to_connect(self, address: Address) -> None:
+        """Connect for real. Here is no tick that would know a deadline."""
+        try:
+            async with asyncio.timeout(self.connect_timeout_s):
+                connection = await super().connect(address)
+        except TimeoutError:
+            raise InstanceTimeout("no connection in time") from None
+        connection.abort()
 
 
 class _Upstream(Upstream):
