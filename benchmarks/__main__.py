@@ -72,12 +72,22 @@ def about(options: argparse.Namespace, names: Sequence[str]) -> dict[str, object
         "cpu": model[0].partition(": ")[2] if model else platform.machine(),
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
+        "system": _system(),
         "python": platform.python_version(),
         "versions": {name: said[name] for name in names},
         "rounds": options.rounds,
         "seconds": options.seconds,
         "counted": list(counters.countable()),
     }
+
+
+def _system() -> str:
+    """Say whose builds are measured: a distribution's Python is a quarter faster than one that pyenv made."""
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        name = platform.system()
+    return f"{name}, {Path(sys.executable).resolve()}"
 
 
 def parsed() -> argparse.Namespace:

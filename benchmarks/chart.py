@@ -99,10 +99,9 @@ def _row(row: Row, ratios: Mapping[str, float], scale: _Scale, y: float) -> Iter
 
 def _footnote(results: Results) -> str:
     about = results.about
+    system = about["system"].partition(",")[0]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return (
-        f"{about['date'][:10]}, {about['cpu']}, Linux {about['kernel']}, Python {about['python']}; {versions}"
-    )
+    return f"{about['date'][:10]}, {about['cpu']}, {system}, Python {about['python']}; {versions}"
 
 
 def _dot(x: float, y: float, name: str, tip: str = "") -> str:

@@ -26,6 +26,7 @@ def _results(ours: float = 10.0, nginx: float = 5.0, **samples: float) -> Result
         "date": "2026-01-01T00:00:00+00:00",
         "cpu": "a <fast> one",
         "kernel": "6.1",
+        "system": "Debian GNU/Linux 13 (trixie), /usr/bin/python3.13",
         "python": "3.13.0",
     }
     return Results(about, {"small": row})
