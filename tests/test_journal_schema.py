@@ -1,6 +1,7 @@
 """The journal's tables and their migrations; those who only read them."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -39,6 +40,12 @@ async def schema_of(storage: Storage, version: str) -> None:
     await fleets.dispose()
 
 
+EVENTS: Final = (
+    "the journal's tables are being brought up to date",
+    "the journal's tables are up to date",
+)
+"""What is said of an upgrade, in this order, and of nothing else."""
+
 OLD_COLUMNS = {
     "owners": "id, node, pid, beats, beat_at, started_at, stopped_at",
     "sessions": "id, instance_id, kernel_id, session_id, user_id, opened_at, closed_at",
@@ -58,6 +65,22 @@ def old_rows(storage: Storage) -> dict[str, list[tuple[Any, ...]]]:
 
 class TestSchema:
     """The tables and their migrations, on which older and newer programs work as well."""
+
+    def test_an_upgrade_says_that_it_is_at_work(
+        self, storage: Storage, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With a large journal it takes a while; a journal that is made anew takes none."""
+
+        async def main() -> None:
+            await schema_of(storage, "0001")
+            async with journal_in(storage, "me"):
+                pass
+
+        asyncio.run(main())
+        told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        assert [(EVENTS[0], "0001"), (EVENTS[1], told[0]["to"])] == [
+            (line["event"], line["schema"]) for line in told
+        ]
 
     def test_the_migrations_make_the_schema(self, storage: Storage) -> None:
         """What the migrations build is what the code believes to be there."""

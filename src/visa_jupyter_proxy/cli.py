@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from visa_jupyter_proxy import __version__, console, diagnosis, routes, sessions, settings
+from visa_jupyter_proxy import __version__, console, diagnosis, progress, routes, sessions, settings
 
 if TYPE_CHECKING:
     from visa_jupyter_proxy.control.caller import Answer
@@ -101,7 +101,8 @@ def reload(as_json: console.AsJson = False) -> None:
     with console.mistakes_told():
         chosen, _ = settings.load()
     try:
-        answer = Caller.ask_for_reload(chosen.storage_dir)
+        with progress.told("waiting for the process to read its configuration"):
+            answer = Caller.ask_for_reload(chosen.storage_dir)
     except NoAnswer as error:
         console.fail(error)
     if answer.is_stopping:

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from visa_jupyter_proxy import console, logs, settings
+from visa_jupyter_proxy import console, logs, progress, settings
 from visa_jupyter_proxy import routes as routing
 from visa_jupyter_proxy.diagnosis.findings import Finding
 
@@ -50,17 +50,16 @@ async def _found(
     chosen: settings.Settings, services: Sequence[routing.Route], found: list[Finding], *, as_json: bool
 ) -> list[Finding]:
     from visa_jupyter_proxy.diagnosis.checking import look  # noqa: PLC0415 -- only this command needs a database
-    from visa_jupyter_proxy.diagnosis.telling import sign_of_life  # noqa: PLC0415 -- only commands need words
 
     if not as_json:
         _tell(found)
-    with sign_of_life(
-        f"asking VISA at {chosen.api_base_url}, {chosen.api_timeout_s:g} s at most, and the journal"
-    ):
+    what = f"asking VISA at {chosen.api_base_url}, {chosen.api_timeout_s:g} s at most, and the journal"
+    with progress.told(what) as far:
         async for finding in look(chosen, services):
             found.append(finding)
             if not as_json:
-                _tell([finding])
+                with far.aside():
+                    _tell([finding])
     if as_json:
         _tell(found, as_json=True)
     return found
@@ -132,7 +131,7 @@ def explain(
     """
     from visa_jupyter_proxy.diagnosis.explaining import Question  # noqa: PLC0415 -- only this command needs a worker
     from visa_jupyter_proxy.diagnosis.explaining import explain as explained  # noqa: PLC0415 -- likewise
-    from visa_jupyter_proxy.diagnosis.telling import explanation_lines, sign_of_life  # noqa: PLC0415 -- likewise
+    from visa_jupyter_proxy.diagnosis.telling import explanation_lines  # noqa: PLC0415 -- likewise
 
     with console.mistakes_told():
         chosen, _ = settings.load()
@@ -140,7 +139,7 @@ def explain(
     logs.configure("warning", chosen.log_timezone)
     question = Question(url, websocket, method.upper(), _fields(header or ()), _token(token), _address(peer))
     try:
-        with sign_of_life(f"asking VISA at {chosen.api_base_url} and connecting to the instance"):
+        with progress.told(f"asking VISA at {chosen.api_base_url} and connecting to the instance"):
             told = asyncio.run(explained(question, chosen.for_worker(), services))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

@@ -1,9 +1,6 @@
 """Findings and explanations in words, for people at a terminal."""
 
-import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Final
 
 import typer
@@ -12,29 +9,9 @@ from visa_jupyter_proxy.diagnosis.explaining import Explanation, Field
 from visa_jupyter_proxy.diagnosis.findings import Finding
 from visa_jupyter_proxy.routes import Route
 
-_PATIENCE_S: Final = 1.0
-"""After which people wonder whether anything happens."""
-
 _COLOURS: Final = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "wrong": typer.colors.RED}
 _SIGNS: Final = {"kept": " ", "changed": "~", "added": "+", "dropped": "-"}
 _ORDER: Final = ("changed", "added", "dropped", "kept")
-
-
-@contextmanager
-def sign_of_life(what: str) -> Iterator[None]:
-    """Say what is waited for, to a person, when it takes longer than a second."""
-
-    def say() -> None:
-        typer.echo(f"{what} ...", err=True)
-
-    timer = threading.Timer(_PATIENCE_S, say)
-    timer.daemon = True
-    if sys.stderr.isatty():
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def finding_line(finding: Finding) -> str:

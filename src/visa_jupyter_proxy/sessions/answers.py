@@ -52,6 +52,10 @@ FOR_PEOPLE: Final = (
 SUMMED_UP: Final = ("sessions", "users", "instances", "duration_s", *_COUNTS)
 
 
+def _nobody_looks(_done: int) -> None:
+    """Be told how much more is done, and leave it."""
+
+
 class CannotAnswer(Exception):
     """Why not, in words for the operator."""
 
@@ -134,21 +138,25 @@ class Answers:
     def _another(self) -> Journal:
         return Journal(self._settings.storage_dir, self._settings.storage_url, is_guest=True)
 
-    def prune(self, days: int) -> int:
+    def prune(self, days: int, progress: Callable[[int], None] = _nobody_looks) -> int:
         """Delete the sessions that were closed that many days ago; say how many."""
 
         async def act() -> int:
             await self._look()
-            return sum([gone async for gone in upkeep.prune(self.journal, self._now - days * _DAY_S)])
+            deleted = 0
+            async for gone in upkeep.prune(self.journal, self._now - days * _DAY_S):
+                deleted += gone
+                progress(gone)
+            return deleted
 
         return self._runner.run(act())
 
-    def anonymise(self, user: str) -> tuple[int, int]:
+    def anonymise(self, user: str, progress: Callable[[int], None] = _nobody_looks) -> tuple[int, int]:
         """Take out who a user was; say of how many sessions, and how many still have the user."""
 
         async def act() -> tuple[int, int]:
             await self._look()
-            return await upkeep.anonymise(self.journal, storable(user))
+            return await upkeep.anonymise(self.journal, storable(user), progress)
 
         return self._runner.run(act())
 

@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from visa_jupyter_proxy import console, logs, settings
+from visa_jupyter_proxy import console, logs, progress, settings
 from visa_jupyter_proxy.sessions.layouts import Format, Row, lines
 from visa_jupyter_proxy.sessions.times import Zone
 
@@ -84,12 +85,12 @@ def show(
     layout = _layout(form, as_json=as_json)
     is_table = layout is Format.TABLE
     most = limit if limit is not None else _ON_A_SCREEN if is_table else 0
-    with _answers() as (chosen, asked):
+    with _answers() as (chosen, asked), progress.told("reading the journal", "sessions") as far:
         since_, until_ = _period(chosen, since, until)
         wanted = Wanted(since=since_, until=until_, user=user, instance=instance, only_open=only_open)
         # One more, to see whether there is more.
         rows = asked.rows(wanted, most + 1 if most else None)
-        _print(_first(rows, most), FOR_PEOPLE if is_table else COLUMNS, layout)
+        _print(_first(rows, most, far), FOR_PEOPLE if is_table else COLUMNS, layout, far)
 
 
 @app.command()
@@ -107,10 +108,10 @@ def summary(
     from visa_jupyter_proxy.sessions.answers import SUMMED_UP  # noqa: PLC0415 -- only commands need a database
 
     layout = _layout(form, as_json=as_json)
-    with _answers() as (chosen, asked):
+    with _answers() as (chosen, asked), progress.told("summing up") as far:
         rows = asked.summary(by.value, *_period(chosen, since, until))
         columns = [name for name in SUMMED_UP if name != f"{by}s"]
-        _print(rows, [by.value, *columns], layout)
+        _print(rows, [by.value, *columns], layout, far)
 
 
 @app.command()
@@ -129,7 +130,8 @@ def prune(
         least = days if days is not None else chosen.session_retention_days
         if least is None:
             raise typer.BadParameter("set VISA_JUPYTER_PROXY_SESSION_RETENTION_DAYS, or write --days")
-        deleted = asked.prune(least)
+        with progress.told("deleting old sessions", "are deleted") as far:
+            deleted = asked.prune(least, far.add)
     _tell(f"{deleted} sessions were deleted", {"deleted": deleted}, as_json=as_json)
 
 
@@ -145,8 +147,8 @@ def anonymise(
 
     Sessions that are open, or of which VISA does not know yet, are left: do it again later.
     """
-    with _answers() as (_, asked):
-        done, left = asked.anonymise(user)
+    with _answers() as (_, asked), progress.told("anonymising", "sessions are done") as far:
+        done, left = asked.anonymise(user, far.add)
     _tell(f"{done} sessions were anonymised", {"anonymised": done, "left": left}, as_json=as_json)
     if left:
         console.fail(f"{left} sessions still have this user: they are open, or not reported yet")
@@ -157,7 +159,10 @@ def backup(
     file: Annotated[Path, typer.Argument(help="The new file.")], as_json: console.AsJson = False
 ) -> None:
     """Copy the journal to a file, also while a proxy runs. PostgreSQL has pg_dump for that."""
-    with _answers() as (_, asked):
+    from visa_jupyter_proxy.control.journal.backup import so_far  # noqa: PLC0415 -- only commands need a database
+
+    with _answers() as (_, asked), progress.told("copying the journal", "MB") as far:
+        far.watch(lambda: so_far(file) // 1_000_000)
         asked.backup(file)
     _tell(f"the journal was copied to {file}", {"file": str(file)}, as_json=as_json)
 
@@ -175,7 +180,7 @@ def export(
     """
     if not legacy:
         raise typer.BadParameter("write --legacy; for JSON and CSV see `sessions --format`")
-    with _answers() as (_, asked):
+    with _answers() as (_, asked), progress.told("looking for what VISA believes open"):
         path, count = asked.export(to)
         running = asked.writers()
     told = {"file": str(path), "sessions": count, "running": [{"node": n, "pid": pid} for n, pid in running]}
@@ -238,17 +243,22 @@ def _refuse_options(context: typer.Context) -> None:
         raise typer.BadParameter(f"write the options after {context.invoked_subcommand}, not before it")
 
 
-def _first(rows: Iterable[Row], most: int) -> Iterator[Row]:
+def _first(rows: Iterable[Row], most: int, far: progress.Progress) -> Iterator[Row]:
     """Pass `most` rows on, 0 is all; say so when there are more."""
     for number, row in enumerate(rows):
         if most and number == most:
-            typer.echo(f"The newest {most} are shown; --limit 0 shows all.", err=True)
+            with far.aside():
+                typer.echo(f"The newest {most} are shown; --limit 0 shows all.", err=True)
             return
         yield row
 
 
-def _print(rows: Iterable[Row], columns: Iterable[str], form: Format) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines(rows, [*columns], form))
+def _print(rows: Iterable[Row], columns: Iterable[str], form: Format, far: progress.Progress) -> None:
+    written = lines(far.counting(rows), [*columns], form)
+    first = next(written)
+    if sys.stdout.isatty():
+        far.end()  # who sees the rows sees how it goes on
+    sys.stdout.writelines(f"{line}\n" for line in chain([first], written))
 
 
 def _tell(words: str, value: object, *, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def copy(journal: Path, to: Path) -> None:
         raise JournalUnavailable(f"there is no journal at {journal}")
     if to.is_dir():  # "." and "/" have no name to add to
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    part = to.with_name(f"{to.name}.part")
+    part = _part(to)
     # Users' names are in it.
     os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
     try:
@@ -30,6 +30,18 @@ def copy(journal: Path, to: Path) -> None:
         raise JournalUnavailable(damage.describe(error)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def so_far(to: Path) -> int:
+    """Say how many bytes of a copy to this file are there: 0 when it has not begun, or is complete."""
+    try:
+        return _part(to).stat().st_size
+    except OSError:
+        return 0
+
+
+def _part(to: Path) -> Path:
+    return to.with_name(f"{to.name}.part")
 
 
 def _copy(journal: Path, part: Path) -> None:

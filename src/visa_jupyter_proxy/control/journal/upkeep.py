@@ -5,7 +5,7 @@ touched. Nobody speaks of those any more. It happens in steps, each a transactio
 so that a proxy never waits long for its turn.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
@@ -80,18 +80,21 @@ _theirs = select(sessions.c.id).where(sessions.c.user_id == bindparam("user"), *
 _left = select(func.count()).where(sessions.c.user_id == bindparam("user"))
 
 
-async def anonymise(journal: Journal, user: str) -> tuple[int, int]:
+async def anonymise(
+    journal: Journal, user: str, progress: Callable[[int], None] = lambda _: None
+) -> tuple[int, int]:
     """Take out of a user's sessions what identifies them; say of how many, and how many there still are.
 
     That is the user, the instance, and the ids of kernel and session, which VISA's own records know. Times
     and figures stay. All sessions of the user get one new name, made at random, so that users can still be
     counted. What nodes tell each other of tokens that were accepted is of use to nobody later: it goes.
-    Raises `JournalUnavailable`.
+    `progress` is told of how many more, step by step. Raises `JournalUnavailable`.
     """
     await journal.transact(partial(acceptances.forget_user, user=user))
     name, done = f"anonymous-{uuid4().hex[:12]}", 0
     while some := await journal.transact(partial(_anonymise, user=user, name=name)):
         done += some
+        progress(some)
     return done, await journal.read(lambda connection: connection.scalar(_left, {"user": user}) or 0)
 
 

@@ -5,18 +5,23 @@ migrates while all others wait. Migrations only add, so that the version before 
 schema of this one, and an upgrade can be undone by going back to the old program.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, inspect
 
+from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
 from visa_jupyter_proxy.control.journal.schema import metadata
 
 _OLDER: Final = "; if an older program made it, the first start of this one completes it"
 
 _HERE: Final = Path(__file__).parent
+
+_log: Final = logs.get()
 
 
 class SchemaUnfit(JournalUnavailable):
@@ -48,11 +53,24 @@ def migrate(connection: Connection, version: str = "head") -> None:
     current = MigrationContext.configure(connection).get_current_revision()
     if current is None or (current in known and current != script.get_current_head()):
         try:
-            command.upgrade(config, version)
+            with _told(current, script.get_current_head()):
+                command.upgrade(config, version)
         except CommandError as error:
             raise SchemaUnfit(f"the journal's tables cannot be brought up to date: {error}") from error
     elif current not in known:
         verify(connection)
+
+
+@contextmanager
+def _told(current: str | None, head: str | None) -> Iterator[None]:
+    """Say that it is being done, and when it is: with a large journal that takes a while."""
+    began = time.monotonic()
+    if current is not None:
+        _log.notice("the journal's tables are being brought up to date", schema=current, to=head)
+    yield
+    if current is not None:
+        seconds = round(time.monotonic() - began, 3)
+        _log.notice("the journal's tables are up to date", schema=head, seconds=seconds)
 
 
 def verify(connection: Connection, tables: Iterable[Table] = metadata.sorted_tables) -> None:
