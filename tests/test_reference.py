@@ -1,11 +1,15 @@
 """The reference says what the code does, and all of it."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from docs.generated import PAGES
+from docs.generated import NAME, PAGES
+from visa_jupyter_proxy.cli import app
 from visa_jupyter_proxy.routes import conf
 from visa_jupyter_proxy.settings import FIELDS
 
@@ -37,6 +41,23 @@ def test_every_route_key_has_its_row() -> None:
     page = (_DOCS / "reference" / "routes.md").read_text()
     rows = re.findall(r"^\| `(\w+)`", page.partition("\n## Keys\n")[2].partition("\n## ")[0], re.MULTILINE)
     assert list(conf._Reading(Path("proxy.conf.json"))._keys) == rows
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    for word, one in getattr(command, "commands", {}).items():
+        yield f"{name} {word}", one
+        yield from _commands(one, f"{name} {word}")
+
+
+@pytest.mark.parametrize(("name", "command"), [*_commands(typer.main.get_command(app), NAME)])
+def test_the_help_of_every_command_teaches(name: str, command: Any) -> None:
+    """It has an example that can be typed, whose options exist, and says what each option does."""
+    examples = re.findall(rf"^- (?:\w+=\S+ )?({NAME} .*)$", command.help, re.MULTILINE)
+    own = [example for example in examples if name in example]
+    assert own, command.help
+    options = {option for one in command.params for option in one.opts}
+    assert set(re.findall(r"(?<= )--?[a-z-]*[a-z]", " ".join(own))) <= options
+    assert [] == [one.name for one in command.params if not one.help and one.name != "help"]
 
 
 def test_the_changelog_names_what_is_new() -> None:

@@ -67,6 +67,10 @@ def serve(
     Settings come from the environment and from `.env` in the working directory, the services from
     `proxy.conf.json`. A second SIGTERM or SIGINT ends it at once. Exit status: 0 stopped as told, 1 cannot
     start, 2 a setting or a route is wrong, 130 or 143 ended at once.
+
+    - VISA_JUPYTER_PROXY_API_URL=http://visa:8086/api visa-jupyter-proxy serve
+
+    - visa-jupyter-proxy serve --take-over (a new version, beside the one that runs)
     """
     from visa_jupyter_proxy.control.control import run  # noqa: PLC0415 -- only this command needs a database
     from visa_jupyter_proxy.control.listener import CannotStart  # noqa: PLC0415 -- likewise
@@ -95,6 +99,8 @@ def reload(as_json: console.AsJson = False) -> None:
 
     It uses its own environment, its `.env` and its files. Exit status: 0 it goes by it now, 1 no process
     answers there, or it is stopping, 2 there is a mistake, and it goes by the old one.
+
+    - visa-jupyter-proxy check && visa-jupyter-proxy reload
     """
     from visa_jupyter_proxy.control.caller import Caller, NoAnswer  # noqa: PLC0415 -- only this command asks
 
@@ -146,7 +152,14 @@ def demo(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the proxy, such as `RECHECK_S=5`."),
     ] = None,
 ) -> None:
-    """Start a stand-in VISA, a JupyterLab for each instance, and the proxy; Ctrl-C ends it all."""
+    """Start a stand-in VISA, a JupyterLab for each instance, and the proxy; Ctrl-C ends it all.
+
+    Needs the extra [demo], which is JupyterLab. It prints the links to open, and keeps nothing.
+
+    - visa-jupyter-proxy demo
+
+    - visa-jupyter-proxy demo --set RECHECK_S=5 --set ACCESS_LOG=all --logs /tmp/demo
+    """
     from visa_jupyter_proxy.demo import run  # noqa: PLC0415 -- only this command needs the extra [demo]
 
     pairs = dict(pair.partition("=")[::2] for pair in changed or ())

@@ -30,6 +30,10 @@ def check(as_json: console.AsJson = False) -> None:
 
     Exit status: 0 the proxy can serve (there may be warnings), 1 something that it needs cannot be reached
     or used, 2 a setting, a route or a page of PAGES_DIR is wrong.
+
+    - visa-jupyter-proxy check
+
+    - visa-jupyter-proxy check --json
     """
     from visa_jupyter_proxy import error_pages  # noqa: PLC0415 -- only this command needs jinja2
 
@@ -80,6 +84,8 @@ def routes(as_json: console.AsJson = False) -> None:
     """Show the services of proxy.conf.json as they were read, in the order in which they are looked at.
 
     Exit status: 0, or 2 when a setting or a route is wrong.
+
+    - visa-jupyter-proxy routes
     """
     from visa_jupyter_proxy.diagnosis.telling import service_lines  # noqa: PLC0415 -- only commands need it
 

@@ -26,8 +26,22 @@ _FOR_EVER: Final = 1e11
 _LARGEST_INSTANCE: Final = 2**63 - 1
 """VISA's ids are Java's long; neither database takes a larger number."""
 
+_HELP: Final = """Show the notebook sessions of the journal, the newest first, or do something with them.
+
+One that is open has lasted until now; idle is since the user's last message. A table has durations as hours,
+minutes and seconds, JSON and CSV have them in seconds. `up` is from the browser, `down` to it. Times are in
+LOG_TIMEZONE, or in the system's own zone. `told` says whether VISA knows: `waiting` is on its way, `no` and
+`refused` had no token that VISA takes.
+
+- visa-jupyter-proxy sessions --open
+
+- visa-jupyter-proxy sessions --since 24h --instance 1234
+
+- visa-jupyter-proxy sessions --since 2025-01-01 --until 2026-01-01 --format csv
+"""
+
 app = typer.Typer(
-    help="Show the notebook sessions of the journal, the newest first, or do something with them.",
+    help=_HELP,
     no_args_is_help=False,
 )
 
@@ -72,10 +86,7 @@ def show(
         typer.Option(min=0, help="At most so many; 0 is all. A table has 200 unless you say so."),
     ] = None,
 ) -> None:
-    """Show the notebook sessions of the journal, the newest first: how long, how much, how long idle.
-
-    Sessions that are open have lasted until now. Times are in LOG_TIMEZONE, or in the system's own zone.
-    """
+    """Show the notebook sessions of the journal; `_HELP` says so to people."""
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
@@ -101,9 +112,14 @@ def summary(
     form: _Form = None,
     as_json: console.AsJson = False,
 ) -> None:
-    """Sum the sessions up, as for a yearly report: --by user --since 2025-01-01 --until 2026-01-01.
+    """Sum the sessions up, as for a yearly report.
 
-    A session counts for the day on which it began. Users and instances are those that had a session.
+    A session counts for the day on which it began, in LOG_TIMEZONE. Users and instances are those that had a
+    session; a duration is the sum of all.
+
+    - visa-jupyter-proxy sessions summary --since 4w
+
+    - visa-jupyter-proxy sessions summary --by user --since 2025-01-01 --until 2026-01-01 --format csv
     """
     from visa_jupyter_proxy.sessions.answers import SUMMED_UP  # noqa: PLC0415 -- only commands need a database
 
@@ -124,7 +140,10 @@ def prune(
 ) -> None:
     """Delete old sessions from the journal, also while a proxy runs.
 
-    A proxy with SESSION_RETENTION_DAYS does so by itself, once a day.
+    A proxy with SESSION_RETENTION_DAYS does so by itself, once a day. What is open, or not reported to VISA
+    yet, stays, however old it is.
+
+    - visa-jupyter-proxy sessions prune --days 400
     """
     with _answers() as (chosen, asked):
         least = days if days is not None else chosen.session_retention_days
@@ -146,6 +165,9 @@ def anonymise(
     """Take user, instance, kernel and session ids out of a user's sessions; times and figures stay.
 
     Sessions that are open, or of which VISA does not know yet, are left: do it again later.
+    Exit status 1 says that there are such.
+
+    - visa-jupyter-proxy sessions anonymise --user 7c1f0d9a-1111-4a2b-8e8e-0242ac120002
     """
     with _answers() as (_, asked), progress.told("anonymising", "sessions are done") as far:
         done, left = asked.anonymise(user, far.add)
@@ -158,7 +180,13 @@ def anonymise(
 def backup(
     file: Annotated[Path, typer.Argument(help="The new file.")], as_json: console.AsJson = False
 ) -> None:
-    """Copy the journal to a file, also while a proxy runs. PostgreSQL has pg_dump for that."""
+    """Copy the journal to a file, also while a proxy runs. PostgreSQL has pg_dump for that.
+
+    The copy has one state of everything, is checked, and can be read by its owner alone. To go back to it:
+    stop the proxy, and put it in the place of journal.sqlite3 in STORAGE_DIR, whose -wal and -shm go.
+
+    - visa-jupyter-proxy sessions backup /backup/journal-2025-12-31.sqlite3
+    """
     from visa_jupyter_proxy.control.journal.backup import so_far  # noqa: PLC0415 -- only commands need a database
 
     with _answers() as (_, asked), progress.told("copying the journal", "MB") as far:
@@ -177,6 +205,8 @@ def export(
     """Write the file of visa-jupyter-proxy 3.5, for a way back to it: stop this proxy first.
 
     In it are the sessions that VISA may believe open: 3.5 closes them when it starts.
+
+    - visa-jupyter-proxy sessions export --legacy
     """
     if not legacy:
         raise typer.BadParameter("write --legacy; for JSON and CSV see `sessions --format`")
