@@ -1,13 +1,11 @@
 """Who may ask the admin listener: the machine's own programs, whoever has the token, and no foreign page."""
 
-import json
-from typing import Any
-
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from visa_jupyter_proxy.control.admin.access import Access
+from visa_jupyter_proxy.control.admin.answers import Refused
 
 TOKEN = "0123456789abcdef"
 
@@ -16,11 +14,11 @@ def _answer(access: Access, path: str = "/metrics", method: str = "GET", **field
     """Status and `error`; 200 and nothing when the request may go on."""
     names = {name.replace("_", "-"): value for name, value in {"Host": "127.0.0.1:8089", **fields}.items()}
     request: web.Request = make_mocked_request(method, path, headers=names)
-    response = access.refusal(request)
-    if response is None:
-        return 200, ""
-    body: dict[str, Any] = json.loads(response.text or "")
-    return response.status, body["error"]
+    try:
+        access.check(request)
+    except Refused as refused:
+        return refused.status, refused.error
+    return 200, ""
 
 
 class TestHost:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from urllib.parse import quote
 
 import pytest
 
@@ -69,8 +71,13 @@ class TestWhere:
         proxy = place.start()
         client = RawClient(proxy.admin_port)
         place.clients.append(client)
-        assert 400 == client.ask(sent).status
+        response = client.ask(sent)
+        assert 400 == response.status
+        told = json.loads(response.body)
+        assert ("bad_request", "The request is not valid HTTP.") == (told["error"], told["message"])
+        assert [b"visa-jupyter-proxy"] == response.all("server")
         proxy.wait(lambda: proxy.records("no HTTP at the admin listener"))
+        assert told["requestId"] == proxy.records("no HTTP at the admin listener")[0]["request_id"]
         log = proxy.log.read_text()
         assert (False, False) == ("Traceback" in log, "my-secret" in log)
 
@@ -149,6 +156,68 @@ class TestAccess:
         assert 403 == admin.get("/metrics", Sec_Fetch_Site="cross-site").status
         assert 405 == admin.get("/metrics", method="POST").status
         assert 404 == admin.get("/metricss").status
+
+
+class TestRefusals:
+    """JSON as on the public port, whatever is refused, and no word of what serves."""
+
+    @pytest.mark.parametrize(
+        ("status", "error", "sent"),
+        [
+            (404, "not_found", b"GET /api/v2 HTTP/1.1\r\n"),
+            (404, "session_not_found", b"DELETE /api/v1/sessions/x HTTP/1.1\r\n"),
+            (405, "method_not_allowed", b"PUT /api/v1/sessions HTTP/1.1\r\n"),
+            (413, "content_too_large", b"POST /metrics HTTP/1.1\r\nContent-Length: 100000\r\n"),
+            (417, "expectation_failed", b"GET /metrics HTTP/1.1\r\nExpect: wonders\r\n"),
+            (417, "expectation_failed", b"GET /nowhere HTTP/1.1\r\nExpect: wonders\r\n"),
+            (421, "misdirected", b"GET http://evil.example/metrics HTTP/1.1\r\n"),
+            (400, "bad_parameter", b"GET /api/v1/sessions?instance=abc HTTP/1.1\r\n"),
+            (403, "cross_site", b"GET /metrics HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\n"),
+        ],
+    )
+    def test_an_object_and_a_line(self, place: Place, status: int, error: str, sent: bytes) -> None:
+        """With the same id in both; what is wanted is in the message."""
+        proxy = place.start()
+        client = RawClient(proxy.admin_port)
+        place.clients.append(client)
+        host = b"evil.example" if status == 421 else b"localhost"
+        response = client.ask(sent + b"Host: " + host + b"\r\n\r\n")
+        told = json.loads(response.body)
+        assert (status, error) == (response.status, told["error"])
+        assert {"error", "message", "requestId"} == set(told)
+        assert b"application/json" in (response.one("content-type") or b"")
+        assert [b"visa-jupyter-proxy"] == response.all("server")
+        assert told["requestId"].encode() == response.one("x-request-id")
+        assert (response.one("allow") is not None) is (status == 405)
+        proxy.wait(lambda: proxy.records("an administrator is not served"))
+        (line,) = proxy.records("an administrator is not served")
+        assert (told["requestId"], status, error, "127.0.0.1") == (
+            line["request_id"],
+            line["status"],
+            line["reason"],
+            line["client"],
+        )
+
+    def test_what_is_served_names_nothing_either(self, place: Place) -> None:
+        """Not even a stream; and every answer has an id."""
+        proxy = place.start()
+        admin = AdminClient(proxy.admin_port)
+        proxy.wait(lambda: admin.get("/health/ready").status == 200)
+        for path_ in ("/", "/metrics", "/health/live", "/api/v1/sessions", "/api/v1/openapi.json"):
+            answered = admin.get(path_)
+            assert (200, "visa-jupyter-proxy") == (answered.status, answered.fields["server"])
+            assert answered.fields["x-request-id"]
+        assert "visa-jupyter-proxy" == admin.fields("/api/v1/events")["server"]
+
+    def test_without_addresses_in_the_log(self, place: Place) -> None:
+        """Only who has done something to others is named by it."""
+        proxy = place.start(LOG_CLIENT_ADDRESS="off")
+        admin = AdminClient(proxy.admin_port)
+        assert 404 == admin.get("/nope").status
+        assert 202 == admin.get("/api/v1/users/anna/tunnels", method="DELETE").status
+        proxy.wait(lambda: proxy.records("an administrator ends connections"))
+        assert None is proxy.records("an administrator is not served")[0]["client"]
+        assert "127.0.0.1" == proxy.records("an administrator ends connections")[0]["client"]
 
 
 class TestHealth:
@@ -364,6 +433,62 @@ class TestApi:
         for query, count in ((f"user={user}&instance=7", 2), ("user=ben", 0), ("instance=8", 0)):
             assert count == len(admin.get(f"/api/v1/sessions?{query}").json["sessions"])
 
+    @pytest.mark.parametrize(
+        ("target", "said"),
+        [
+            ("sessions?instance=abc", "instance: write the id of an instance, a whole number up to"),
+            ("sessions?instance=", "instance: write the id"),
+            ("sessions?instance=-1", "instance: write the id"),
+            (f"sessions?instance={2**63}", "instance: write the id"),
+            ("sessions?instance=٣", "instance: write the id"),
+            ("sessions?user=", "user: write the `user` of a session, or leave it out"),
+            ("sessions?user=a&user=b", "user: is there more than once: write it once"),
+            ("sessions?users=a", "users: there is no such parameter: there are user, instance"),
+            ("instances?instance=7", "instance: there is no such parameter: there are none here"),
+            ("routes?name=x", "there are none here"),
+            ("config?x", "there are none here"),
+            ("openapi.json?x=", "there are none here"),
+            ("events?token=x", "there are none here"),
+        ],
+    )
+    def test_parameters_that_mean_nothing(self, place: Place, target: str, said: str) -> None:
+        """400 with what to write, instead of an answer to another question."""
+        admin = AdminClient(place.start().admin_port)
+        answered = admin.get(f"/api/v1/{quote(target, safe='/?=&-')}")
+        assert (400, "bad_parameter") == (answered.status, answered.json["error"])
+        assert said in answered.json["message"]
+        document = admin.get("/api/v1/openapi.json").json
+        assert "400" in document["paths"]["/sessions"]["get"]["responses"]
+        parameters = document["paths"]["/sessions"]["get"]["parameters"]
+        assert {"user": "string", "instance": "integer"} == {
+            one["name"]: one["schema"]["type"] for one in parameters
+        }
+
+    def test_a_user_whose_name_is_shortened(self, place: Place) -> None:
+        """Whoever copies it from the API, or writes the token's `sub`, means that user."""
+        place.instance.play(answer)
+        proxy = place.start()
+        admin = AdminClient(proxy.admin_port)
+        sub = "https://identity.example/" + "a" * 200
+        token = f"e30.{base64.urlsafe_b64encode(json.dumps({'sub': sub}).encode()).decode().rstrip('=')}.c2ln"
+        place.api.user(token, "anna")
+        proxy.wait(lambda: admin.get("/health/ready").status == 200)
+        for named in ("as the API shows it", "as the token has it"):
+            client = place.client(proxy)
+            target = path(f"/api/kernels/{KERNEL}/channels?session_id=S")
+            assert 101 == client.ask(upgrade(target, token=token)).status
+            proxy.wait(
+                lambda: [one["connections"] for one in admin.get("/api/v1/sessions").json["sessions"]] == [1]
+            )
+            (session,) = admin.get("/api/v1/sessions").json["sessions"]
+            assert 151 == len(session["user"])
+            name = quote(session["user"] if named == "as the API shows it" else sub, safe="")
+            assert 1 == len(admin.get(f"/api/v1/sessions?user={name}").json["sessions"])
+            assert 202 == admin.get(f"/api/v1/users/{name}/tunnels", method="DELETE").status
+            assert FAREWELL == client.exactly(len(FAREWELL))
+            client.finish()
+            proxy.wait(lambda: admin.get("/api/v1/sessions").json["sessions"] == [])
+
     def test_a_session_is_ended(self, place: Place) -> None:
         """On whatever worker: its browser gets a close frame, the others go on; the log says who asked."""
         place.instance.play(answer)
@@ -417,9 +542,9 @@ class TestApi:
         assert answers(other)
         # What no id can be, and PostgreSQL takes no question about.
         assert 404 == admins[0].get("/api/v1/sessions/%00", method="DELETE").status
-        assert {"nodes": []} == admins[0].get("/api/v1/users/%00/tunnels", method="DELETE").json
+        assert 202 == admins[0].get("/api/v1/users/%00/tunnels", method="DELETE").status
         asked = [one["asked_by"] for one in nodes[1].records("connections are ended for an administrator")]
-        assert [f"127.0.0.1 at {socket.gethostname()}"] * 2 == asked
+        assert [f"127.0.0.1 at {socket.gethostname()}"] * 2 == asked[:2]
 
     def test_without_the_journal(self, place: Place) -> None:
         """What is here is ended all the same; what has to be looked up is not, and both are said."""

@@ -60,6 +60,13 @@ class AdminClient:
             connection.request(method, path)
             return connection.getresponse().status
 
+    def fields(self, path: str) -> dict[str, str]:
+        """Ask, and leave with the fields alone; names in lower case."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE_S)
+        with closing(connection):
+            connection.request("GET", path)
+            return {name.lower(): value for name, value in connection.getresponse().getheaders()}
+
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Scrape: name without prefix, and the labels' values in their order -> value.
 

@@ -118,7 +118,7 @@ class Control:
         self._reloading = Reloading(
             self._configuration, self._read, parts.supervisor, self._service_manager, changed
         )
-        await self._control_socket.open(replace=predecessor is not None)
+        self._control_socket.open(replace=predecessor is not None)
         if predecessor is not None:
             await parts.admin.start()
             await predecessor.relieve()

@@ -52,12 +52,15 @@ class ControlSocket:
         self._failed = False
         """Whether it has been said that there can be none."""
 
-    async def open(self, *, replace: bool) -> None:
+    def open(self, *, replace: bool) -> None:
         """Answer from now on: to `replace` whoever has answered here, or if nobody serves here."""
-        if not replace and await asyncio.to_thread(_is_served, self._directory):
+        if not replace and _is_served(self._directory):
             logs.get().notice("another process has the control socket", directory=str(self._directory))
         else:
-            await self._make()
+            try:
+                self._listen(*_bind(self._directory))
+            except OSError as error:
+                self._cannot(error)
         self._begin(self._look_on())
 
     async def close(self) -> None:
@@ -74,36 +77,42 @@ class ControlSocket:
             if _look(short) == self._file:
                 (short / FILE).unlink()
 
-    async def _make(self) -> bool:
-        """Make the file, and answer there; say so once if it cannot be made."""
-        try:
-            listener, file = await asyncio.to_thread(_bind, self._directory)
-        except OSError as error:
-            if not self._failed:
-                logs.get().warning(
-                    "no control socket: neither `reload` nor `serve --take-over` will find this process",
-                    directory=str(self._directory),
-                    cause=error.strerror,
-                )
-            self._failed = True
-            return False
+    def _cannot(self, error: OSError) -> None:
+        if not self._failed:
+            logs.get().warning(
+                "no control socket: neither `reload` nor `serve --take-over` will find this process",
+                directory=str(self._directory),
+                cause=error.strerror,
+            )
+        self._failed = True
+
+    def _listen(self, listener: socket.socket, file: _File) -> None:
         self._failed = False
-        if self._listener is not None and self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._listener.close()
         self._listener, self._file = listener, file
         self._accepting = self._begin(self._accept(listener))
-        return True
 
     async def _look_on(self) -> None:
         """Make the file again when it has vanished, with its directory: nobody would find this process."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if not await asyncio.to_thread(_is_there, self._directory) and await self._make():
-                logs.get().warning(
-                    "the control socket was not there: it has been made", directory=str(self._directory)
-                )
+            if await asyncio.to_thread(_is_there, self._directory):
+                continue
+            try:
+                listener, file = await asyncio.to_thread(_bind, self._directory)
+            except OSError as error:
+                self._cannot(error)
+                continue
+            await self._hang_up()
+            self._listen(listener, file)
+            logs.get().warning(
+                "the control socket was not there: it has been made", directory=str(self._directory)
+            )
+
+    async def _hang_up(self) -> None:
+        if self._accepting is not None and self._listener is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+            self._listener.close()
 
     def _begin(self, work: "Awaitable[None]") -> asyncio.Task[None]:
         async def run() -> None:

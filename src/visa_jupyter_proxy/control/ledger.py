@@ -75,7 +75,7 @@ class Ledger:
             worker=worker,
             tunnel=message.tunnel,
             key=key,
-            user=storable(message.user),
+            user=message.user,
             opened_at=message.at,
             token=message.token,
         )

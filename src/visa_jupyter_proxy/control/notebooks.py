@@ -26,7 +26,6 @@ from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.reporting import Reporting
 from visa_jupyter_proxy.control.tokens import Tokens, holder
 from visa_jupyter_proxy.control.writer import HEARTBEAT_S, OWNER_TIMEOUT_S, Writer
-from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
 
@@ -98,7 +97,7 @@ class Notebooks:
 
     def tunnel_opened(self, worker: int, message: TunnelOpened) -> None:
         """Take note that a connection of a session has begun."""
-        whose = holder(storable(message.user), message.notebook.instance_id)
+        whose = holder(message.user, message.notebook.instance_id)
         self._reporting.token_accepted(whose, message.token)
         records = self._ledger.opened(worker, message)
         if records is None:
@@ -129,7 +128,7 @@ class Notebooks:
 
     def token_accepted(self, message: TokenAccepted) -> None:
         """Keep a token that the API has accepted, for opens that wait for one."""
-        self._reporting.token_accepted(storable(message.user), message.token)
+        self._reporting.token_accepted(message.user, message.token)
 
     # --- how things are ----------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class TunnelOpened(msgspec.Struct, tag="tunnel_opened"):
     """Unique among the tunnels of this worker process."""
     notebook: NotebookKey
     user: str
-    """`sub` of the accepted token; or `OPAQUE` and a digest of a token that has none."""
+    """`sub` of the accepted token, `storable`; or `OPAQUE` and a digest of a token that has none."""
     token: str
     """For reporting the session; kept in memory only."""
     at: float

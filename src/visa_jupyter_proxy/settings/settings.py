@@ -142,7 +142,9 @@ class Settings(BaseSettings):
         "(`errors`), `all`.",
     )
     log_client_address: Annotated[bool, parsing.switch] = _setting(
-        "on", "Whether the addresses of clients are in the log; without them (`off`) it has user ids alone."
+        "on",
+        "Whether the addresses of clients are in the log; without them (`off`) it has user ids alone. Who "
+        "ends connections of others, at the admin listener, is in it by address all the same.",
     )
     tracing: Annotated[bool, parsing.tracing] = _setting(
         "off",

@@ -18,6 +18,8 @@ from typing import Final
 
 from aiohttp import web
 
+from visa_jupyter_proxy.control.admin.answers import Refused
+
 _OPEN: Final = ("/", "/health/live", "/health/ready")
 """Paths without a token: probes have none, and the board's page holds nothing but the form for it."""
 
@@ -32,17 +34,16 @@ class Access:
         self._host = host.rstrip(".").lower()
         self._token = None if token is None else token.encode()
 
-    def refusal(self, request: web.Request) -> web.Response | None:
-        """Return what to answer instead, or None when the request may go on."""
+    def check(self, request: web.BaseRequest) -> None:
+        """Raise `Refused` unless the request may go on."""
         if self._token is None and not self._is_here(request.host):
-            return _refused(421, "misdirected", "Ask for it as localhost, or set ADMIN_TOKEN.")
+            raise Refused(421, "misdirected", "Ask for it as localhost, or set ADMIN_TOKEN.")
         if not _is_of_this_site(request):
-            return _refused(403, "cross_site", "Pages of other sites may not ask here.")
+            raise Refused(403, "cross_site", "Pages of other sites may not ask here.")
         if self._token is not None and request.path not in _OPEN and not self._knows(request):
-            response = _refused(401, "no_token", "Send `Authorization: Bearer` with ADMIN_TOKEN.")
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        return None
+            refused = Refused(401, "no_token", "Send `Authorization: Bearer` with ADMIN_TOKEN.")
+            refused.fields["WWW-Authenticate"] = "Bearer"
+            raise refused
 
     def _is_here(self, authority: str) -> bool:
         host = _name(authority)
@@ -53,7 +54,7 @@ class Access:
         except ValueError:
             return False
 
-    def _knows(self, request: web.Request) -> bool:
+    def _knows(self, request: web.BaseRequest) -> bool:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = token.strip().encode("utf-8", "surrogateescape")
         return scheme.lower() == "bearer" and hmac.compare_digest(given, self._token or b"")
@@ -66,7 +67,7 @@ def _name(authority: str) -> str:
     return authority.partition(":")[0].rstrip(".").lower()
 
 
-def _is_of_this_site(request: web.Request) -> bool:
+def _is_of_this_site(request: web.BaseRequest) -> bool:
     is_read = request.method in ("GET", "HEAD")
     site = request.headers.get("Sec-Fetch-Site")
     # A link on another page may lead to the board: that shows it to nobody but who follows the link.
@@ -75,7 +76,3 @@ def _is_of_this_site(request: web.Request) -> bool:
         return False
     origin = request.headers.get("Origin")
     return origin is None or origin.partition("://")[2].lower() == request.host.lower()
-
-
-def _refused(status: int, error: str, message: str) -> web.Response:
-    return web.json_response({"error": error, "message": message}, status=status)

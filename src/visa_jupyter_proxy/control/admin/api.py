@@ -6,10 +6,11 @@ Every answer is JSON. `openapi` describes all of it, and a test compares.
 import socket
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 
 from visa_jupyter_proxy import __version__, logs
+from visa_jupyter_proxy.control.admin import asked
+from visa_jupyter_proxy.control.admin.answers import Refused, answer
 from visa_jupyter_proxy.control.admin.ending import Endings
 from visa_jupyter_proxy.control.admin.openapi import document
 from visa_jupyter_proxy.control.admin.seen import Seen
@@ -43,24 +44,27 @@ class Api:
 
     async def sessions(self, request: web.Request) -> web.StreamResponse:
         """Give the open sessions, all or those that fit."""
-        user, instance = request.query.get("user"), request.query.get("instance")
+        wanted = asked.parameters(request, user=asked.user, instance=asked.instance)
         found = [
             session
             for session in await self._read()
-            if user in (None, session.user) and instance in (None, str(session.instance))
+            if wanted["user"] in (None, session.user) and wanted["instance"] in (None, session.instance)
         ]
         return answer({"sessions": found})
 
-    async def instances(self, _request: web.Request) -> web.StreamResponse:
+    async def instances(self, request: web.Request) -> web.StreamResponse:
         """Give the instances that have open sessions."""
+        asked.parameters(request)
         return answer({"instances": instances(await self._read())})
 
-    async def routes(self, _request: web.Request) -> web.StreamResponse:
+    async def routes(self, request: web.Request) -> web.StreamResponse:
         """Give the services of proxy.conf.json, as they were read."""
+        asked.parameters(request)
         return answer({"routes": [_shown(route) for route in self._seen.routes]})
 
-    async def config(self, _request: web.Request) -> web.StreamResponse:
+    async def config(self, request: web.Request) -> web.StreamResponse:
         """Give the settings in force; secrets are masked."""
+        asked.parameters(request)
         settings = self._seen.settings
         values = {
             name.upper(): _MASK
@@ -70,52 +74,44 @@ class Api:
         }
         return answer({"version": __version__, "settings": values})
 
-    async def openapi(self, _request: web.Request) -> web.StreamResponse:
+    async def openapi(self, request: web.Request) -> web.StreamResponse:
         """Give the description of all this."""
+        asked.parameters(request)
         return answer(document())
 
     async def end_session(self, request: web.Request) -> web.StreamResponse:
         """End the connections of one session, wherever they are."""
+        asked.parameters(request)
         session = request.match_info["id"]
         try:
             nodes = await self._endings.session(session, _asks(request))
         except JournalUnavailable as error:
-            return _unavailable(error, "The session was not ended: the journal cannot be used.")
+            raise _unavailable(error, "The session was not ended: the journal cannot be used.") from error
         if nodes is None:
-            return refused(404, "session_not_found", "There is no such open session.")
+            raise Refused(404, "session_not_found", "There is no such open session.")
         _note(request, session=session)
         return answer({"nodes": nodes}, status=202)
 
     async def end_user(self, request: web.Request) -> web.StreamResponse:
         """End all connections of one user, wherever they are."""
-        user = request.match_info["sub"]
+        asked.parameters(request)
+        user = asked.user(request.match_info["sub"])
         _note(request, user=user)
         try:
             nodes = await self._endings.user(user, _asks(request))
         except JournalUnavailable as error:
-            return _unavailable(error, "They are ended here; other nodes could not be told.")
+            raise _unavailable(error, "They are ended here; other nodes could not be told.") from error
         return answer({"nodes": nodes}, status=202)
 
     async def _read(self) -> list[Session]:
         try:
             return await self._sessions.all()
         except JournalUnavailable as error:
-            raise web.HTTPServiceUnavailable(reason="Journal Unavailable") from error
+            raise _unavailable(error, "The journal cannot be used.") from error
 
 
-def answer(value: Any, status: int = 200) -> web.Response:
-    """Make an answer."""
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
-
-
-def refused(status: int, error: str, message: str) -> web.Response:
-    """Make an answer that says what is wrong."""
-    return answer({"error": error, "message": message}, status=status)
-
-
-def _unavailable(error: JournalUnavailable, message: str) -> web.Response:
-    logs.get().warning("an administrator could not be served: the journal cannot be used", cause=str(error))
-    return refused(503, "journal_unavailable", message)
+def _unavailable(error: JournalUnavailable, message: str) -> Refused:
+    return Refused(503, "journal_unavailable", message, cause=str(error))
 
 
 def _asks(request: web.Request) -> str:
@@ -129,6 +125,7 @@ def _note(request: web.Request, **what: str) -> None:
         "an administrator ends connections",
         client=request.remote,
         user_agent=logs.without_tokens(agent),
+        request_id=request["id"],
         **what,
     )
 

@@ -85,8 +85,6 @@ class Endings:
 
         Raises `JournalUnavailable` when other nodes could not be told.
         """
-        if _NUL in user:
-            return []
         ending = Ending(None, None, user, asked_by)
         end_here(self._supervisor, ending)
 

@@ -17,7 +17,8 @@ import msgspec
 from aiohttp import web
 
 from visa_jupyter_proxy import __version__
-from visa_jupyter_proxy.control.admin import health
+from visa_jupyter_proxy.control.admin import asked, health
+from visa_jupyter_proxy.control.admin.answers import Refused, sign
 from visa_jupyter_proxy.control.admin.history import STEP_S, History
 from visa_jupyter_proxy.control.admin.seen import Seen
 from visa_jupyter_proxy.control.admin.sessions import OpenSessions, Session
@@ -50,11 +51,11 @@ class Events:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Send events until whoever looks has gone."""
+        asked.parameters(request)
         if self._looking >= MOST:
-            raise web.HTTPServiceUnavailable(reason="Too Many Streams")
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
+            raise Refused(503, "too_many_streams", f"{MOST} look at the board already: close some.")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        sign(response, request["id"])
         await response.prepare(request)
         self._looking += 1
         try:

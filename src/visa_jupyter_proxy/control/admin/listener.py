@@ -2,20 +2,20 @@
 
 import asyncio
 import errno
-import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from visa_jupyter_proxy import logs, metrics
 from visa_jupyter_proxy.control.admin import board, health
 from visa_jupyter_proxy.control.admin.access import Access
+from visa_jupyter_proxy.control.admin.answers import Refused, new_request_id, sign
 from visa_jupyter_proxy.control.admin.api import PREFIX as API
 from visa_jupyter_proxy.control.admin.api import Api
+from visa_jupyter_proxy.control.admin.connection import Answering, Runner
 from visa_jupyter_proxy.control.admin.ending import Endings
 from visa_jupyter_proxy.control.admin.events import Events
 from visa_jupyter_proxy.control.admin.exposition import Exposition
@@ -29,19 +29,12 @@ from visa_jupyter_proxy.settings import PREFIX, Settings
 _LOOK_S: Final = 1.0
 _SHUTDOWN_S: Final = 0.5
 _LARGEST_BODY: Final = 1024
-"""Nothing that is asked here has a body."""
+"""Nothing that is asked here has a body; some programs send an empty object all the same."""
+
+_LONGEST_PATH: Final = 256
+"""Of what is logged."""
 
 _BACKLOG: Final = 64
-
-_FIELDS: Final = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Server": "visa-jupyter-proxy",
-}
-
-type Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminPortBusy(Exception):
@@ -91,14 +84,11 @@ class Admin:
         self._history = History(seen.sums)
         self._events = Events(seen, sessions, self._history, self._journal)
         self._api = Api(seen, sessions, Endings(self._journal, seen.notebooks, seen.supervisor))
-        self._runner = web.AppRunner(
-            self._application(), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S
-        )
+        self._runner = Runner(self._application(), self._around, shutdown_timeout=_SHUTDOWN_S)
         self._look: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to serve, and say where."""
-        logging.getLogger("aiohttp.server").addFilter(_is_a_defect)
         await self._runner.setup()
         await web.SockSite(self._runner, self._sock).start()
         self._look = asyncio.create_task(self._look_on(), name="admin")
@@ -120,7 +110,7 @@ class Admin:
         self._sock.close()
 
     def _application(self) -> web.Application:
-        application = web.Application(middlewares=[self._guard], client_max_size=_LARGEST_BODY)
+        application = web.Application()
         application.router.add_get("/health/live", self._live)
         application.router.add_get("/health/ready", self._ready)
         application.router.add_get("/metrics", self._metrics)
@@ -130,23 +120,40 @@ class Admin:
         application.on_shutdown.append(self._end_streams)
         return application
 
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Answering) -> web.StreamResponse:
-        # `handler` is aiohttp's own name for what answers.
-        response: web.StreamResponse | None = self._access.refusal(request)
-        if response is None:
-            try:
-                response = await handler(request)
-            except web.HTTPException as refused:
-                response = web.json_response(
-                    {"error": refused.reason.lower().replace(" ", "_"), "message": refused.reason},
-                    status=refused.status,
-                )
-                if "Allow" in refused.headers:
-                    response.headers["Allow"] = refused.headers["Allow"]
+    async def _around(self, answer: Answering, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer, or say why not; whatever happens, there is an answer that is ours."""
+        request_id = request["id"] = new_request_id()
+        try:
+            self._access.check(request)
+            if (request.content_length or 0) > _LARGEST_BODY:
+                raise web.HTTPRequestEntityTooLarge(_LARGEST_BODY)  # noqa: TRY301 -- as aiohttp would
+            response = await answer(request)
+        except Refused as refused:
+            response = self._refused(request, refused)
+        except web.HTTPException as refusal:
+            response = self._refused(request, Refused.by_aiohttp(refusal))
+        except Exception:
+            if request.writer.output_size:
+                raise  # a part of the answer is sent: aiohttp ends the connection
+            logs.get().error("defect while administrating", request_id=request_id, exc_info=True)
+            message = "Something went wrong here. It has been recorded."
+            response = Refused(500, "internal", message).response(request_id)
         if not response.prepared:
-            response.headers.update(_FIELDS)
+            sign(response, request_id)
         return response
+
+    def _refused(self, request: web.BaseRequest, refused: Refused) -> web.StreamResponse:
+        _teller(refused.status)(
+            "an administrator is not served",
+            client=request.remote if self._seen.settings.log_client_address else None,
+            request_id=request["id"],
+            method=request.method,
+            path=logs.without_tokens(request.path[:_LONGEST_PATH]),
+            status=refused.status,
+            reason=refused.error,
+            cause=refused.cause,
+        )
+        return refused.response(request["id"])
 
     async def _board(self, _request: web.Request) -> web.StreamResponse:
         return board.page()
@@ -176,10 +183,5 @@ class Admin:
             self._history.tick(time.time())
 
 
-def _is_a_defect(record: logging.LogRecord) -> bool:
-    """Say in a line what is no HTTP: aiohttp logs a traceback with the bytes that came, maybe of a token."""
-    error = record.exc_info[1] if record.exc_info else None
-    if not isinstance(error, HttpProcessingError):
-        return True
-    logs.get().info("no HTTP at the admin listener", cause=type(error).__name__)
-    return False
+def _teller(status: int) -> Callable[..., None]:
+    return logs.get().warning if status >= 500 else logs.get().notice

@@ -3,11 +3,13 @@
 from typing import Any, Final
 
 from visa_jupyter_proxy import __version__
+from visa_jupyter_proxy.control.admin.asked import LARGEST_INSTANCE
 
 _TIME: Final = {"type": "number", "description": "Unix time in seconds"}
 _TIME_OR_NULL: Final = {"type": ["number", "null"], "description": "Unix time in seconds"}
 _TEXT: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer"}
+_INSTANCE: Final = {"type": "integer", "minimum": 0, "maximum": LARGEST_INSTANCE}
 _TEXTS: Final = {"type": "array", "items": _TEXT}
 
 
@@ -19,7 +21,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "Session": _object(
         {
             "id": _TEXT,
-            "user": {"type": "string", "description": "`sub` of the token, or a digest of one without"},
+            "user": {
+                "type": "string",
+                "description": "`sub` of the token, shortened if it is long; or a digest of one without",
+            },
             "instance": _COUNT,
             "kernel": _TEXT,
             "session": _TEXT,
@@ -44,7 +49,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "bytesDown": _COUNT,
         }
     ),
-    "Error": _object({"error": _TEXT, "message": _TEXT}),
+    "Error": _object({"error": _TEXT, "message": _TEXT, "requestId": _TEXT}),
 }
 
 
@@ -62,6 +67,7 @@ def _list(name: str, of: str) -> dict[str, Any]:
 
 def _failures(**described: str) -> dict[str, Any]:
     common = {
+        "400": "a parameter that there is not, or whose value cannot be read",
         "401": "no token, or another one than ADMIN_TOKEN",
         "403": "asked by a page of another site",
         "421": "without ADMIN_TOKEN: not asked under a name of this machine",
@@ -74,13 +80,13 @@ def _operation(summary: str, answers: dict[str, Any], *parameters: dict[str, Any
     return {"summary": summary, "parameters": [*parameters], "responses": answers}
 
 
-def _in(where: str, name: str, description: str) -> dict[str, Any]:
+def _in(where: str, name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "in": where,
         "name": name,
         "required": where == "path",
         "description": description,
-        "schema": _TEXT,
+        "schema": schema or {"type": "string", "minLength": 1},
     }
 
 
@@ -107,8 +113,8 @@ def document() -> dict[str, Any]:
                         "200": _answer("sessions", _list("sessions", "Session")),
                         **_failures(_503=_UNAVAILABLE),
                     },
-                    _in("query", "user", "only those of this user"),
-                    _in("query", "instance", "only those on this instance"),
+                    _in("query", "user", "only those of this user: `sub` of the token, or as it is shown"),
+                    _in("query", "instance", "only those on this instance", _INSTANCE),
                 )
             },
             "/sessions/{id}": {
@@ -122,7 +128,7 @@ def document() -> dict[str, Any]:
                 "delete": _operation(
                     "End all WebSockets of a user, those of terminals and printing included",
                     {"202": _ORDERED, **_failures(_503="ended here, other nodes could not be told")},
-                    _in("path", "sub", "`user` of a session"),
+                    _in("path", "sub", "`user` of a session, or `sub` of the token"),
                 )
             },
             "/instances": {

@@ -18,7 +18,6 @@ from visa_jupyter_proxy.control.vigil.answers import Told, told_of_member
 from visa_jupyter_proxy.control.vigil.table import Heard
 from visa_jupyter_proxy.control.vigil.watches import Key, Watch, Watches
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
-from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import EndTunnels
 from visa_jupyter_proxy.visa_api import VisaApi
 
@@ -149,7 +148,7 @@ class Rounds:
             self._fails(error)
             return Told(Heard.NOTHING)
         else:
-            self._tokens.confirmed(storable(watch.user), token)
+            self._tokens.confirmed(watch.user, token)
             if told.heard is Heard.OWNER:
                 self._accepted(watch.user, watch.instance_id)
         self._circuit.worked()
@@ -157,7 +156,7 @@ class Rounds:
         return told
 
     def _token(self, watch: Watch) -> str:
-        return self._tokens.newest(storable(watch.user)) or watch.token
+        return self._tokens.newest(watch.user) or watch.token
 
     def _fails(self, error: ProxyError) -> None:
         now = self._monotonic()

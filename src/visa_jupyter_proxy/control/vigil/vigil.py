@@ -14,7 +14,6 @@ from visa_jupyter_proxy.control.vigil.answers import told_of_owner
 from visa_jupyter_proxy.control.vigil.elsewhere import Elsewhere
 from visa_jupyter_proxy.control.vigil.rounds import Rounds
 from visa_jupyter_proxy.control.vigil.watches import MOVED, Watches
-from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, EndTunnels, TokenAccepted
 from visa_jupyter_proxy.visa_api import VisaApi
 
@@ -168,18 +167,17 @@ class Vigil:
     async def look(self) -> None:
         """End the tunnels of those whose grace is over, here and on all other nodes."""
         if self._others is not None:
-            keys = {key: (storable(key[0]), key[1]) for key in self._watches.in_doubt()}
-            found = await self._others.look(keys.values())
+            doubted = self._watches.in_doubt()
+            found = await self._others.look(doubted)
             if found is None:
                 return  # perhaps another node knows better: no conclusion
-            counts = {key: found.get(stored, 0) for key, stored in keys.items()}
-            self._watches.elsewhere(counts, self._monotonic())
+            self._watches.elsewhere({key: found.get(key, 0) for key in doubted}, self._monotonic())
         self._end(self._watches.lapsed(self._monotonic()))
         self._rounds.wake()
 
     def _note_accepted(self, user: str, instance_id: int) -> None:
         if self._others is not None:
-            self._others.accepted((storable(user), instance_id))
+            self._others.accepted((user, instance_id))
 
     # --- what is told ---------------------------------------------------------------------------
 

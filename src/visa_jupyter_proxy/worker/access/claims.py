@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import msgspec
 
+from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import OPAQUE
 
 
@@ -13,7 +14,7 @@ class Claims(msgspec.Struct, frozen=True):
     """Whose a token is, and until when it is good, in its own words."""
 
     user: str
-    """For logs and records: its `sub` or, without one, a digest of the token."""
+    """For logs and records: its `sub`, shortened if it is long or odd; without one, a digest of the token."""
     exp: float | None
     """Unix time."""
 
@@ -35,4 +36,4 @@ def claims(token: str) -> Claims:
         with suppress(ValueError, msgspec.DecodeError, RecursionError):
             payload = _decoder.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     digest = hashlib.sha256(token.encode("ascii")).hexdigest()[:16]
-    return Claims(payload.sub or f"{OPAQUE}{digest}", payload.exp)
+    return Claims(storable(payload.sub) if payload.sub else f"{OPAQUE}{digest}", payload.exp)
