@@ -9,7 +9,7 @@ Rules that keep callbacks honest:
    tick ends the late.
 4. Every exchange ends exactly once, in `enter(END)`; or it stays at TUNNEL, and the tunnel ends exactly
    once in its place.
-5. An eager coroutine may run inside a parser callback, so after an early refusal the rest of that
+5. A request is decided inside a parser callback, so after an early refusal the rest of that
    read still arrives: an exchange at END ignores it.
 
 The methods are sorted by who calls them: the loop, the reader, the exchange, the tick.
