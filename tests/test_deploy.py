@@ -5,26 +5,36 @@ commands in them that can be run are run. nginx is in `process/test_nginx.py` an
 """
 
 import http.client
+import ipaddress
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import trustme
+import typer
 import yaml
 
 from support.nginx import DEPLOY as NGINX
+from support.nginx import program
 from support.proxy import running_proxy
-from visa_jupyter_proxy import settings
+from visa_jupyter_proxy import console, settings
+from visa_jupyter_proxy.cli import app
 from visa_jupyter_proxy.metrics import METRICS
 
 _ROOT = Path(__file__).parent.parent
 _DEPLOY = _ROOT / "deploy"
 _BIN = Path(sys.executable).parent
+_COMMANDS = set(getattr(typer.main.get_command(app), "commands", {}))
+_ALIAS = "visa-jupyter-proxy.front"
+"""By which nginx finds the proxy in the Compose file."""
+
 _ROUTE = {"match": r"^/x/(\d+)", "type": "service", "name": "X", "remotePort": 80}
 
 
@@ -70,23 +80,49 @@ class TestDockerfile:
         assert re.findall(r"^USER (\d+):(\d+)$", last, re.MULTILINE) == [("10001", "10001")]
         assert re.search(r"^VOLUME /data$", last, re.MULTILINE)
 
+    def test_what_is_built_is_what_runs(self) -> None:
+        """The environment that is filled is the one that is copied, at the same place, and found by PATH."""
+        build, last = self.STAGES
+        (venv,) = re.findall(r"python -m venv (\S+)", build)
+        assert {venv} == set(re.findall(r"(/opt/\S+)/bin/(?:pip|python)", build))
+        assert f"COPY --from=build {venv} {venv}\n" in last
+        assert f"ENV PATH={venv}/bin:$PATH" in last
+        (wheels,) = re.findall(r"--wheel-dir (\S+)", build)
+        assert f"{venv}/bin/pip install --no-cache-dir --no-deps {wheels}/*.whl" in build
+        (copied,) = re.findall(
+            r"^COPY (deploy/requirements\S* deploy/requirements\S*) deploy/$", build, re.MULTILINE
+        )
+        assert sorted(copied.split()) == sorted(re.findall(r"--require-hashes -r (\S+)", build))
+
+    def test_what_it_starts(self) -> None:
+        """The program that the package has, with a command of it; nothing else listens for clients."""
+        (program,) = re.findall(r'^ENTRYPOINT \["(\S+)"\]$', self.TEXT, re.MULTILINE)
+        assert [program] == [*tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["scripts"]]
+        (command,) = re.findall(r'^CMD \["(\S+)"\]$', self.TEXT, re.MULTILINE)
+        assert command in _COMMANDS
+        port = settings.Settings.model_fields["server_port"].default
+        assert [str(port)] == re.findall(r"^EXPOSE (.*)$", self.TEXT, re.MULTILINE)
+
     def test_its_settings_are_settings(self) -> None:
         """A wrong name would be ignored."""
         names = re.findall(rf"{settings.PREFIX}\w+", self.TEXT)
         assert names
         assert set() == _unknown(dict.fromkeys(names, ""))
 
-    def test_its_health_check_tells_the_living_from_the_dead(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("host", [None, "127.0.0.2", "0.0.0.0"])  # noqa: S104 -- that is a case
+    def test_its_health_check_tells_the_living_from_the_dead(self, tmp_path: Path, host: str | None) -> None:
         """The very command, beside a real proxy and beside none."""
         found = re.search(r'CMD \["python", "-c", \\\n  "(.*)"\]', self.TEXT)
         assert found is not None
 
         def check(port: int) -> int:
-            port_of_it = {f"{settings.PREFIX}ADMIN_PORT": str(port)}
-            return _run(sys.executable, "-c", found[1], **port_of_it).returncode
+            variables = {"ADMIN_PORT": str(port)} | ({} if host is None else {"ADMIN_HOST": host})
+            variables = {settings.PREFIX + name: value for name, value in variables.items()}
+            return _run(sys.executable, "-c", found[1], **variables).returncode
 
+        given = {} if host is None else {"ADMIN_HOST": host, "ADMIN_TOKEN": "x" * 48}
         with running_proxy(
-            tmp_path, api_url="http://127.0.0.1:1/api", routes=[_ROUTE], ADMIN_PORT="0"
+            tmp_path, api_url="http://127.0.0.1:1/api", routes=[_ROUTE], ADMIN_PORT="0", **given
         ) as proxy:
             proxy.wait(lambda: proxy.records("admin listening"))
             port = int(proxy.records("admin listening")[0]["port"])
@@ -122,12 +158,53 @@ class TestCompose:
         assert () == warnings
         assert "postgres:5432" in str(loaded.storage_url)
 
+    def test_the_database_is_the_one_that_is_asked(self) -> None:
+        """User, database and host of the head's STORAGE_URL are those that PostgreSQL is given."""
+        (url,) = re.findall(r'"postgresql\+asyncpg://(.*)" > secrets/storage-url', self.FILE.read_text())
+        postgres = self.COMPOSE["services"]["postgres"]
+        given = postgres["environment"]
+        user, database = given["POSTGRES_USER"], given["POSTGRES_DB"]
+        assert f"{user}:$(cat secrets/postgres-password)@postgres:5432/{database}" == url
+        assert ["CMD", "pg_isready", "-U", user, "-d", database] == postgres["healthcheck"]["test"]
+        assert set(postgres["networks"]) <= set(self.PROXY["networks"])
+        assert "/run/secrets/postgres-password" == given["POSTGRES_PASSWORD_FILE"]
+
+    def test_the_image_is_the_one_of_the_dockerfile(self) -> None:
+        """Made from the tree, and called what the Dockerfile's head and the manifests call it."""
+        built = (self.FILE.parent / self.PROXY["build"]["context"]).resolve()
+        assert (_ROOT, _DEPLOY / "Dockerfile") == (built, built / self.PROXY["build"]["dockerfile"])
+        assert f"-t {self.PROXY['image']} .\n" in TestDockerfile.TEXT
+
+    def test_nginx_reads_what_is_mounted(self, tmp_path: Path) -> None:
+        """All of it, in the order of its names, as nginx's own image includes it; nginx has no complaint."""
+        (tmp_path / "visa.d").mkdir()
+        for mount in self.COMPOSE["services"]["nginx"]["volumes"]:
+            ours, theirs, _ = mount.split(":")
+            place = tmp_path / theirs.removeprefix("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (_DEPLOY / ours).is_file():
+                text = (_DEPLOY / ours).read_text().replace(f"{_ALIAS}:8088", "127.0.0.1:8088")
+                place.write_text(re.sub(r"(?<=\s)/(?=etc/nginx|var/log)", f"{tmp_path}/", text))
+            else:
+                place.mkdir()
+        certificate = trustme.CA().issue_cert("visa.example.org").private_key_and_cert_chain_pem
+        for name in ("visa.pem", "visa.key"):
+            certificate.write_to_path(str(tmp_path / "etc/nginx/tls" / name))
+        (tmp_path / "var/log/nginx").mkdir(parents=True)
+        parts = f"include {tmp_path}/etc/nginx/conf.d/*.conf;"
+        main = f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ {parts} }}"
+        (tmp_path / "nginx.conf").write_text(main)
+        done = _run(program(), "-t", "-q", "-c", tmp_path / "nginx.conf", "-p", tmp_path)
+        assert (0, []) == (done.returncode, [line for line in done.stderr.splitlines() if "user" not in line])
+
     def test_nginx_is_trusted_and_nobody_else(self) -> None:
         """By its address in the network in which it finds the proxy."""
         nginx = self.COMPOSE["services"]["nginx"]["networks"]["front"]["ipv4_address"]
         assert nginx == self.PROXY["environment"][f"{settings.PREFIX}TRUSTED_PROXIES"]
-        (alias,) = self.PROXY["networks"]["front"]["aliases"]
-        assert f"server {alias}:8088;" in (_DEPLOY / "compose" / "upstream.conf").read_text()
+        (front,) = self.COMPOSE["networks"]["front"]["ipam"]["config"]
+        assert ipaddress.ip_address(nginx) in ipaddress.ip_network(front["subnet"])
+        assert [_ALIAS] == self.PROXY["networks"]["front"]["aliases"]
+        assert f"server {_ALIAS}:8088;" in (_DEPLOY / "compose" / "upstream.conf").read_text()
 
     def test_the_proxy_has_no_rights(self) -> None:
         """It writes to its volumes alone."""
@@ -205,6 +282,28 @@ class TestKubernetes:
         ports = {port["name"]: port["containerPort"] for port in self._container["ports"]}
         assert {"http": loaded.server_port, "admin": loaded.admin_port} == ports
 
+    def test_what_is_referred_to_is_there(self) -> None:
+        """The settings, the secret as config.yaml has it made, the directory of the image, the services."""
+        (source,) = self._container["envFrom"]
+        self._one("ConfigMap", source["configMapRef"]["name"])
+        made = (_DEPLOY / "kubernetes" / "config.yaml").read_text()
+        volumes = {volume["name"]: volume for volume in self._pod["volumes"]}
+        assert f"create secret generic {volumes['secrets']['secret']['secretName']} " in made
+        keys = set(re.findall(r"--from-literal=([\w-]+)=", made))
+        assert keys == {Path(variable["value"]).name for variable in self._container["env"]}
+        mounted = {one["mountPath"]: one["name"] for one in self._container["volumeMounts"]}
+        assert set(mounted.values()) == set(volumes)
+        assert re.findall(r"STORAGE_DIR=(\S+)", TestDockerfile.TEXT)[0] in mounted
+        assert self._container["image"] == TestCompose.PROXY["image"]
+        for rule in self._one("Ingress")["spec"]["rules"]:
+            for path in rule["http"]["paths"]:
+                service = path["backend"]["service"]
+                ports = self._one("Service", service["name"])["spec"]["ports"]
+                assert service["port"]["name"] in {port["name"] for port in ports}
+        names = {port["name"] for port in self._container["ports"]}
+        rules = self._one("NetworkPolicy")["spec"]["ingress"]
+        assert names == {port["port"] for rule in rules for port in rule["ports"]}
+
     def test_it_may_drain(self) -> None:
         """Nobody kills it before preStop and DRAIN_S are over."""
         drain = float(self._one("ConfigMap")["data"][f"{settings.PREFIX}DRAIN_S"])
@@ -263,12 +362,29 @@ class TestKubernetes:
         assert name == metric["pods"]["metric"]["name"]
         assert set(re.findall(r"visa_jupyter_proxy_(\w+)\{kind=\"tunnel\"", text)) == {"connections"}
         assert METRICS["connections"].labels == ("kind",)
+        assert "tunnel (" in METRICS["connections"].help
+        assert 2 == len(re.findall(r'\{kind="tunnel"', text))
 
     def test_the_ingress_has_every_service(self) -> None:
         """The paths that deploy/nginx has."""
         (rule,) = self._one("Ingress")["spec"]["rules"]
         (names,) = re.findall(r"\(\?:([^)]+)\)", (NGINX / "locations.conf").read_text())
         assert [f"/{name}/" for name in names.split("|")] == [one["path"] for one in rule["http"]["paths"]]
+
+    def test_the_ingress_does_what_nginx_does(self) -> None:
+        """Each annotation has the value of the directive that ingress-nginx makes of it."""
+        directives = dict(
+            re.findall(
+                r"^ +(client_\w+|proxy_\w+) (\S+);$", (NGINX / "locations.conf").read_text(), re.MULTILINE
+            )
+        )
+        prefix = "nginx.ingress.kubernetes.io/"
+        annotations = self._one("Ingress")["metadata"]["annotations"]
+        made = {name.removeprefix(prefix).replace("-", "_"): value for name, value in annotations.items()}
+        made["client_max_body_size"] = made.pop("proxy_body_size")
+        seconds = {"5s": "5", "1d": "86400"}
+        assert made == {name: seconds.get(directives[name], directives[name]) for name in made}
+        assert {"proxy_request_buffering", "proxy_buffering", "proxy_read_timeout"} < set(made)
 
 
 def _status(port: int, path: str) -> int | None:
@@ -316,12 +432,36 @@ class TestSystemd:
         (state,) = re.findall(r"^StateDirectory=(.*)$", text, re.MULTILINE)
         assert f"/var/lib/{state}" == variables[f"{settings.PREFIX}STORAGE_DIR"]
 
+    def test_it_does_what_the_program_expects(self, tmp_path: Path) -> None:
+        """Told when it serves, with time to drain; a mistake starts nothing again; what reloads exists."""
+        unit = dict(re.findall(r"^(\w+)=(.+)$", self._unit(tmp_path).read_text(), re.MULTILINE))
+        assert "notify" == unit["Type"]
+        assert float(str(settings.Settings.model_fields["drain_s"].default)) < float(unit["TimeoutStopSec"])
+        assert str(int(console.Status.MISTAKEN)) == unit["RestartPreventExitStatus"]
+        for name in ("ExecStart", "ExecReload"):
+            assert unit[name].split()[1] in _COMMANDS
+        # NOTIFY_SOCKET and control.sock are of the family that is easily forgotten.
+        assert {"AF_INET", "AF_INET6", "AF_UNIX"} == set(unit["RestrictAddressFamilies"].split())
+        sock = (_DEPLOY / "systemd" / "visa-jupyter-proxy.socket").read_text()
+        port = settings.Settings.model_fields["server_port"].default
+        assert [str(port)] == re.findall(r"^ListenStream=(.*)$", sock, re.MULTILINE)
+
     def test_it_allows_the_system_calls_that_are_made(self) -> None:
         """Bodies through the kernel, one epoll per worker, memory that workers share."""
         listed = _run("systemd-analyze", "syscall-filter", "--no-pager").stdout
         groups = _groups(listed)
-        allowed = _members(groups, "@system-service")
-        refused = _members(groups, "@privileged") | _members(groups, "@resources")
+        unit = (_DEPLOY / "systemd" / "visa-jupyter-proxy.service").read_text()
+        filters = re.findall(r"^SystemCallFilter=(~?)(.*)$", unit, re.MULTILINE)
+        allowed, refused = (
+            {
+                call
+                for tilde, names in filters
+                if tilde == sign
+                for name in names.split()
+                for call in _members(groups, name)
+            }
+            for sign in ("", "~")
+        )
         made = {
             "splice",
             "pipe2",
@@ -331,6 +471,8 @@ class TestSystemd:
             "prlimit64",
             "flock",
             "fdatasync",
+            "openat",
+            "connect",
         }
         assert set() == made - allowed
         assert set() == (made & refused)

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
+from visa_jupyter_proxy.diagnosis.advice import ADVICE
 from visa_jupyter_proxy.metrics import METRICS, PREFIX
 
 _DEPLOY = Path(__file__).parent.parent / "deploy"
 _ALERTS = _DEPLOY / "prometheus" / "alerts.yml"
 _DASHBOARD: dict[str, Any] = json.loads((_DEPLOY / "grafana" / "visa-jupyter-proxy.json").read_text())
 _RULES: list[dict[str, Any]] = yaml.safe_load(_ALERTS.read_text())["groups"][0]["rules"]
+
+ERRORS = {kind.error for kind in ADVICE}
 
 _OF_PROMETHEUS = {"job", "instance", "le", "alertname", "alertstate"}
 
@@ -69,6 +72,25 @@ def test_every_metric_and_label_exists(query: str) -> None:
         assert set() == set(re.split(r",\s*", grouped)) - labels
 
 
+@pytest.mark.parametrize("query", [*(rule["expr"] for rule in _RULES), *_queries()])
+def test_every_value_of_a_label_exists(query: str) -> None:
+    """One that is written out is what the meaning of the metric names, or an error's name."""
+    for name, selector in re.findall(rf"\b({PREFIX}\w+)\{{([^}}]*)\}}", query):
+        for label, value in re.findall(r'(\w+)!?="([^"]*)"', selector):
+            meant = re.findall(r"\w+", METRICS[_metric(name)].help)
+            assert value in meant or value in ERRORS or (label == "code" and value.isdigit()), (name, value)
+
+
+def test_every_name_that_is_asked_for_exists() -> None:
+    """By the dashboard, to offer jobs and nodes."""
+    for variable in _DASHBOARD["templating"]["list"]:
+        if variable["type"] == "query":
+            query = variable["query"]["query"]
+            ((name, _),) = _uses(query)
+            assert _metric(name) in METRICS
+            assert re.search(r", (?:job|instance)\)$", query)
+
+
 def test_every_label_in_a_legend_is_in_its_query() -> None:
     """Otherwise a legend is empty."""
     for panel in _DASHBOARD["panels"]:
@@ -87,9 +109,20 @@ def test_the_alerts_are_what_prometheus_reads() -> None:
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
+def test_every_alert_is_tested() -> None:
+    """Each stays silent when all is well, and all are raised when nothing is."""
+    well, ill = yaml.safe_load((_DEPLOY / "prometheus" / "alerts.test.yml").read_text())["tests"]
+    names = [rule["alert"] for rule in _RULES]
+    assert sorted(names) == sorted(one["alertname"] for one in well["alert_rule_test"])
+    (raised,) = ill["promql_expr_test"]
+    assert [{"value": len(names)}] == raised["exp_samples"]
+
+
 def test_every_alert_says_what_happens() -> None:
-    """A name of ours, how severe, and two sentences."""
+    """A name of ours, how severe, and two sentences; what to do stands among the incidents."""
+    incidents = (_DEPLOY.parent / "docs" / "operating" / "incidents.md").read_text()
     for rule in _RULES:
+        assert f"`{rule['alert']}`" in incidents
         assert rule["alert"].startswith("VisaJupyterProxy")
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert {"summary", "description"} == set(rule["annotations"])

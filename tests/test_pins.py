@@ -47,6 +47,8 @@ def test_every_pin_has_a_hash_and_no_address(file: str) -> None:
     assert [] == [
         name for name, entry in pinned.items() if not re.search(r"==\S+.*\n? +--hash=sha256:", entry)
     ]
+    hashes = re.findall(r"--hash=(\S+)", (ROOT / file).read_text())
+    assert [] == [one for one in hashes if not re.fullmatch(r"sha256:[0-9a-f]{64}", one)]
     assert "://" not in (ROOT / file).read_text()
 
 

@@ -113,7 +113,7 @@ def _install(folder: Path, proxy_port: int) -> int:
             "    listen [::]:80;\n": "",
             "/etc/nginx/tls/visa.pem": f"{folder}/visa.pem",
             "/etc/nginx/tls/visa.key": f"{folder}/visa.pem",
-            "/var/log/nginx/visa.log": f"{folder}/access.log",
+            "/var/log/nginx/access.log": f"{folder}/access.log",
             "/etc/nginx/visa-jupyter-proxy/": f"{folder}/",
             "/etc/nginx/visa.d/": f"{folder}/visa.d/",
         },
