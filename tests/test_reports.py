@@ -699,6 +699,25 @@ class TestDelivery:
         assert "secret answer" not in out
         assert TOKEN not in repr(report(1))
 
+    def test_an_outage_that_follows_another_at_once_is_warned_of_a_minute_later(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """One warning a minute, but for no outage that lasts is there none; each "again" takes one back."""
+        heard = []
+
+        async def main() -> None:
+            async with talk() as to:
+                for number, (status, after) in enumerate(
+                    [(200, 10), (503, 10), (200, 5), (503, 5), (200, 5), (503, 20), (503, 120), (200, 60)]
+                ):
+                    to.server.always("close", None if status == 200 else Answer(status))
+                    await to.deliver(report(number, "close", session=number), after=after)
+                    out = capsys.readouterr().err
+                    heard.append((out.count("cannot be reported"), out.count("reported to VISA again")))
+
+        asyncio.run(main())
+        assert [(0, 0), (1, 0), (0, 1), (0, 0), (0, 0), (0, 0), (1, 0), (0, 1)] == heard
+
 
 def key_of(session: int) -> tuple[int, str, str]:
     """Give the key as the API knows it."""

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
+from support import simulated
 from support.sessions import TOKEN, Clock, accepted
 from support.storage import Storage
 from support.visa_api import Answer, Hold, VisaApiServer
@@ -15,9 +16,11 @@ from visa_jupyter_proxy.control.journal import Journal, upkeep
 from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.vigil import Vigil
 from visa_jupyter_proxy.control.vigil.elsewhere import Elsewhere
-from visa_jupyter_proxy.control.vigil.rounds import CONCURRENT, PER_SECOND
+from visa_jupyter_proxy.control.vigil.rounds import CONCURRENT, PER_SECOND, Rounds
+from visa_jupyter_proxy.control.vigil.watches import Watches
+from visa_jupyter_proxy.errors import VisaUnreachable
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, EndTunnels, TokenAccepted
-from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.visa_api import Access, VisaApi
 
 RECHECK_S: Final = 0.1
 HOST: Final = "10.0.0.7"
@@ -202,6 +205,71 @@ class TestQuestions:
                 await watch.until_asked(100)
 
         run(test)
+
+
+class Flapping:
+    """An API that is down when it is told to be."""
+
+    is_down = False
+
+    async def get_access(self, token: str, instance_id: int) -> Access:  # noqa: ARG002 -- all are good
+        """See `VisaApi`."""
+        if self.is_down:
+            raise VisaUnreachable("down")
+        return Access(role="OWNER", host=HOST, state="ACTIVE")
+
+
+class TestWarnings:
+    """What the log says of an API that fails, on a simulated clock."""
+
+    def test_an_outage_that_follows_another_at_once_is_warned_of_a_minute_later(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """One warning a minute, but for no outage that lasts is there none; each "again" takes one back."""
+        api, heard = Flapping(), []
+
+        async def lasts(rounds: Rounds, seconds: float, *, is_down: bool) -> None:
+            api.is_down = is_down
+            await asyncio.sleep(seconds)
+            out = capsys.readouterr().err
+            heard.append((rounds.is_failing, out.count("does not say who"), out.count("says again who")))
+
+        async def test() -> None:
+            now = asyncio.get_running_loop().time
+            watches = Watches(recheck_s=1.0, grace_s=60.0, asks_others=False, jitter=lambda: 0.5)
+            watches.held(1, held(), now())
+            rounds = Rounds(
+                cast("VisaApi", api),
+                Tokens(now),
+                watches,
+                concluded=lambda _: None,
+                accepted=lambda *_: None,
+                monotonic=now,
+                jitter=lambda: 0.5,
+            )
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(rounds.run())
+                await lasts(rounds, 10, is_down=False)
+                await lasts(rounds, 10, is_down=True)
+                await lasts(rounds, 5, is_down=False)
+                await lasts(rounds, 5, is_down=True)
+                await lasts(rounds, 5, is_down=False)
+                await lasts(rounds, 20, is_down=True)
+                await lasts(rounds, 120, is_down=True)
+                await lasts(rounds, 5, is_down=False)
+                running.cancel()
+
+        simulated.run(test())
+        assert [
+            (False, 0, 0),
+            (True, 1, 0),
+            (False, 0, 1),
+            (True, 0, 0),
+            (False, 0, 0),
+            (True, 0, 0),
+            (True, 1, 0),
+            (False, 0, 1),
+        ] == heard
 
 
 class TestConclusions:

@@ -66,7 +66,7 @@ class Delivery:
         self._changed = asyncio.Event()
         self._progress = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_failing = False
+        self._is_warned = False
         self._warned_at = -math.inf
 
     def wake(self) -> None:
@@ -200,8 +200,8 @@ class Delivery:
 
     def _fails(self, error: ProxyError) -> None:
         now = self._monotonic()
-        if not self._is_failing and now - self._warned_at >= _QUIET_S:
-            self._is_failing, self._warned_at = True, now
+        if not self._is_warned and now - self._warned_at >= _QUIET_S:
+            self._is_warned, self._warned_at = True, now
             _log.warning(
                 "notebook sessions cannot be reported to VISA; trying again",
                 reason=error.error,
@@ -211,8 +211,8 @@ class Delivery:
 
     def _works(self) -> None:
         self._circuit.worked()
-        if self._is_failing:
-            self._is_failing = False
+        if self._is_warned:
+            self._is_warned = False
             _log.info("notebook sessions are reported to VISA again", pending=len(self._outbox))
 
 

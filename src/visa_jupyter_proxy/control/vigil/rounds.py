@@ -60,6 +60,7 @@ class Rounds:
         self._changed = asyncio.Event()
         self._questions: set[asyncio.Task[None]] = set()
         self._is_failing = False
+        self._is_warned = False
         self._warned_at = -math.inf
 
     @property
@@ -159,18 +160,19 @@ class Rounds:
         return self._tokens.newest(watch.user) or watch.token
 
     def _fails(self, error: ProxyError) -> None:
+        self._is_failing = True
         now = self._monotonic()
-        if not self._is_failing and now - self._warned_at >= _QUIET_S:
-            self._warned_at = now
+        if not self._is_warned and now - self._warned_at >= _QUIET_S:
+            self._is_warned, self._warned_at = True, now
             _log.warning(
                 "VISA does not say who may still use what; nobody is disconnected for that",
                 reason=error.error,
                 cause=str(error),
                 watched=len(self._watches),
             )
-        self._is_failing = True
 
     def _works(self) -> None:
-        if self._is_failing:
-            self._is_failing = False
+        self._is_failing = False
+        if self._is_warned:
+            self._is_warned = False
             _log.info("VISA says again who may use what", watched=len(self._watches))
