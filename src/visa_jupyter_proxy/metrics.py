@@ -172,6 +172,11 @@ JOURNAL_LAG: Final = _metric(
 JOURNAL_LOST: Final = _metric(
     "journal_records_lost_total", "counter", "Records that were given up because too many waited."
 )
+JOURNAL_REPLACED: Final = _metric(
+    "journal_replaced_total",
+    "counter",
+    "How often the journal was another one than before: its file was deleted, replaced or damaged.",
+)
 
 # --- processes ----------------------------------------------------------------------------
 

@@ -233,6 +233,7 @@ class TestHealth:
             "status": "ready",
             "workers": {"serving": 1, "wanted": 1},
             "journal": "written",
+            "journalsReplaced": 0,
             "draining": False,
             "visaApi": "unknown",
         }

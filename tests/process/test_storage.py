@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Final
 import pytest
 
 from process.conftest import Place, channel, request
+from support.admin import AdminClient
+from support.client import RawClient
 from support.postgres import PASSWORD, PostgresServer
 from support.proxy import RunningProxy, environment
 from support.sessions import rows
@@ -22,6 +25,7 @@ SET_ASIDE: Final = "the journal was damaged: it has been set aside and a new one
 CARRIED_OVER: Final = "what could be read of the damaged journal has been carried over"
 UNAVAILABLE: Final = "the journal cannot be written; records wait in memory"
 AVAILABLE: Final = "the journal can be written again"
+ANOTHER: Final = "the journal is another one than before: its file was deleted, replaced or set aside"
 
 BOUND_BY_PERMISSIONS: Final = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.getuid() == 0 else ()
@@ -35,6 +39,11 @@ def journalled(directory: Path) -> list[str]:
     """Give the session ids in the journal."""
     query = "SELECT session_id FROM sessions ORDER BY opened_at"
     return [str(row[0]) for row in rows(directory / "journal.sqlite3", query)]
+
+
+def listed(admin: AdminClient) -> list[str]:
+    """Give the session ids that the API lists; none while it cannot read the journal."""
+    return [one["session"] for one in admin.get("/api/v1/sessions").json.get("sessions", [])]
 
 
 def begin(place: Place, proxy: RunningProxy) -> None:
@@ -169,6 +178,58 @@ class TestTrouble:
         client.send(b"hello")
         assert b"hello" == client.exactly(5)
         assert {"before": True, "during": True} == place.sessions()
+
+    @pytest.mark.parametrize("how", ["deleted", "deleted with its directory", "replaced"])
+    def test_218_somebody_else_tidies_up(self, place: Place, how: str) -> None:
+        """It is said, counted and shown; what is open is written down in the new file, and goes on."""
+        proxy = place.start()
+        admin = AdminClient(proxy.admin_port)
+        begin(place, proxy)
+        directory = place.directory / "data"
+        file = directory / "journal.sqlite3"
+        proxy.wait(lambda: ["before"] == listed(admin))
+        looking = RawClient(proxy.admin_port)  # has the journal stay open for reading
+        place.clients.append(looking)
+        looking.send(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while b"event: sessions" not in looking.buffer:
+            assert looking.more()
+        if how == "deleted with its directory":
+            shutil.rmtree(directory)
+        else:
+            for one in directory.glob("journal.sqlite3*"):
+                one.unlink()
+            if how == "replaced":
+                file.touch()
+        proxy.wait(lambda: proxy.records(ANOTHER))
+        (said,) = proxy.records(ANOTHER)
+        assert ("error", str(file)) == (said["level"], said["journal"])
+        assert 1 == admin.get("/health/ready").json["journalsReplaced"]
+        assert 1 == admin.metrics()["journal_replaced_total",]
+        assert place.client(proxy).ask(channel("after")).status == 101
+        proxy.wait(lambda: ["before", "after"] == journalled(directory))
+        proxy.wait(lambda: {"before", "after"} == {*listed(admin)})
+        assert {"before": True, "after": True} == place.sessions()
+        assert 0 == proxy.stop()
+        assert {"before": False, "after": False} == place.sessions()
+
+    def test_218_a_directory_that_is_gone_and_cannot_be_made_again(self, place: Place) -> None:
+        """Not ready, and said, until it can be."""
+        for name in ("first", "second"):
+            (place.directory / name).mkdir()
+        (place.directory / "a file").touch()
+        parent = place.directory / "parent"
+        parent.symlink_to(place.directory / "first")
+        proxy = place.start(STORAGE_DIR=str(parent / "data"))
+        admin = AdminClient(proxy.admin_port)
+        begin(place, proxy)
+        _leads_to(parent, place.directory / "a file")
+        proxy.wait(lambda: proxy.records(UNAVAILABLE))
+        answered = admin.get("/health/ready")
+        assert (503, "failing") == (answered.status, answered.json["journal"])
+        _leads_to(parent, place.directory / "second")
+        proxy.wait(lambda: admin.get("/health/ready").status == 200)
+        proxy.wait(lambda: ["before"] == journalled(place.directory / "second" / "data"))
+        assert 1 == len(proxy.records(ANOTHER))
 
     @pytest.mark.parametrize("how", ["garbage behind the file", "garbage behind its log", "no length"])
     def test_216_a_file_that_looks_damaged_and_is_not(self, place: Place, how: str) -> None:
@@ -350,6 +411,13 @@ def _inside(proxy: RunningProxy, *command: str) -> str:
         enter += ["--user", "--preserve-credentials"]
     done = subprocess.run([*enter, *command], capture_output=True, text=True, check=True)  # noqa: S603 -- our own command
     return done.stdout
+
+
+def _leads_to(link: Path, target: Path) -> None:
+    """Have a link lead elsewhere, from one moment to the next."""
+    new = link.with_name(f"new-{link.name}")
+    new.symlink_to(target)
+    new.replace(link)
 
 
 def _fill(ballast: Path) -> None:

@@ -167,6 +167,11 @@ class Notebooks:
         return self._writer.lost
 
     @property
+    def journals_replaced(self) -> int:
+        """How often the journal was another one than before."""
+        return self._writer.replaced
+
+    @property
     def journal_lag_s(self) -> float:
         """How long records have waited without any being written; 0 when none waits."""
         return self._writer.lag_s

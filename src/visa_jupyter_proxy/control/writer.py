@@ -99,6 +99,9 @@ class Writer:
         self._is_alone = True
         self._was_declared_dead = False
         """And is not registered anew yet."""
+        self._registered_as = ""
+        self.replaced = 0
+        """How often the journal was another one than before."""
 
     # --- how things are ----------------------------------------------------------------------
 
@@ -271,7 +274,14 @@ class Writer:
             self.owner = new_id()
             self._was_declared_dead = True
             self._author.reborn()
+        elif self._registered_as == self.owner:
+            self.replaced += 1
+            _log.error(
+                "the journal is another one than before: its file was deleted, replaced or set aside",
+                journal=self._journal.name,
+            )
         await self._journal.register(self.owner, socket.gethostname(), os.getpid(), self._wall())
+        self._registered_as = self.owner
         unwritten = {record.connection for record in self._backlog if isinstance(record, Opened)}
         self.add(*self._author.declare(but=unwritten, anew=self._was_declared_dead))
         self._was_declared_dead = False

@@ -96,6 +96,7 @@ class Exposition(Collector):
         yield metrics.JOURNAL_WAITING, (), notebooks.records_waiting
         yield metrics.JOURNAL_LAG, (), notebooks.journal_lag_s
         yield metrics.JOURNAL_LOST, (), notebooks.records_lost
+        yield metrics.JOURNAL_REPLACED, (), notebooks.journals_replaced
         yield metrics.WORKERS, ("serving",), len(supervisor.workers)
         yield metrics.WORKERS, ("wanted",), supervisor.places
         yield metrics.WORKER_RESTARTS, (), supervisor.restarts

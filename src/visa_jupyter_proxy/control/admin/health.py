@@ -31,6 +31,7 @@ def ready(seen: Seen) -> Mapping[str, Any]:
         "status": "not ready" if not is_ready else "degraded" if is_degraded else "ready",
         "workers": {"serving": serving, "wanted": seen.supervisor.places},
         "journal": seen.notebooks.journal_state,
+        "journalsReplaced": seen.notebooks.journals_replaced,
         "draining": checks["draining"],
         "visaApi": seen.api_health,
     }

@@ -55,6 +55,8 @@ class Sqlite:
         self._writing: Connection | None = None
         self._reading: Connection | None = None
         self._there = _File()
+        self._read_there = _File()
+        """What the other connection reads."""
         self.is_another = False
         """Whether the file is another one than before; whoever has looked sets it to False."""
         self._is_guest = is_guest
@@ -103,7 +105,7 @@ class Sqlite:
 
     def _read[T](self, work: Callable[[Connection], T]) -> T:
         with self._translated():
-            connection = self._reading or self._open_for_reading()
+            connection = self._opened_for_reading()
             with connection.begin():
                 return work(connection)
 
@@ -158,10 +160,18 @@ class Sqlite:
         if not self._is_guest:
             damage.set_aside(self.path)
 
-    def _open_for_reading(self) -> Connection:
-        if not self.path.exists():
+    def _opened_for_reading(self) -> Connection:
+        there = _look(self.path)
+        if self._reading is not None:
+            if there.is_where(self._read_there):
+                return self._reading
+            # Deleted, or another one in its place: SQLite would go on to read what nobody else sees.
+            _dispose(self._reading)
+            self._reading = None
+        if there == _File():
             raise JournalUnavailable(f"there is no journal at {self.path}")
         self._reading = _open(self.path, "rw", partial(verify, tables=REPORTED))
+        self._read_there = _look(self.path)
         return self._reading
 
 
@@ -207,11 +217,14 @@ class _File(NamedTuple):
     inode: int = 0
     size: int = 0
 
+    def is_where(self, before: "_File") -> bool:
+        return self[:2] == before[:2]
+
     def is_longer_than(self, before: "_File") -> bool:
-        return self[:2] == before[:2] and self.size > before.size
+        return self.is_where(before) and self.size > before.size
 
     def is_shorter_than(self, before: "_File") -> bool:
-        return self[:2] == before[:2] and self.size < before.size
+        return self.is_where(before) and self.size < before.size
 
 
 def _look(path: Path) -> _File:
