@@ -1,7 +1,6 @@
 """Where messages begin and end, however their bytes are cut (RFC 9112 6 and 7, case 63)."""
 
 import gc
-from contextlib import suppress
 
 import pytest
 from hypothesis import example, given
@@ -10,18 +9,10 @@ from hypothesis import strategies as st
 from support.reading import Told, cut, read_requests, read_response, same
 from visa_jupyter_proxy.errors import (
     BadRequest,
-    HeadTooLarge,
-    InstanceInvalid,
-    ProxyError,
-    TargetTooLong,
 )
 from visa_jupyter_proxy.worker.http.bodies import ChunkedBody, chunk, last_chunk
-from visa_jupyter_proxy.worker.http.framing import (
-    LARGEST_RESPONSE_HEAD,
-    RequestReader,
-    ResponseReader,
-)
 from visa_jupyter_proxy.worker.http.http1 import DEFAULT_LIMITS
+from visa_jupyter_proxy.worker.http.request_reader import RequestReader
 
 _HEAD = b"POST /x HTTP/1.1\r\nHost: v\r\n"
 _CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -235,98 +226,6 @@ class TestChunks:
         with pytest.raises(BadRequest):  # noqa: PT012 -- as above
             for number in range(1000):
                 reader.feed(b"X-%d: aaaaaaaa\r\n" % number)
-
-
-class TestRequestReader:
-    """Requests one after the other."""
-
-    def test_it_stops_behind_each_message(self) -> None:
-        """What follows waits, unparsed, however bad it is (57)."""
-        told = Told()
-        reader = RequestReader(told)
-        reader.feed(b"GET /a HTTP/1.1\r\nHost: v\r\n\r\nInvalid\r\n\r\n")
-        assert (True, b"Invalid\r\n\r\n") == (reader.ended, reader.leftover)
-        assert ["head", "end"] == [call[0] for call in told.calls]
-        with pytest.raises(BadRequest):
-            reader.proceed()
-
-    def test_it_knows_whether_a_head_has_begun(self) -> None:
-        """The deadline of a head depends on it."""
-        reader = RequestReader(Told())
-        assert reader.is_between_messages
-        reader.feed(b"\r\n")
-        assert reader.is_between_messages
-        between = []
-        for piece in (b"GET / HT", b"TP/1.1\r\nHost: v\r\n\r\n"):
-            reader.feed(piece)
-            between.append(reader.is_between_messages)
-        reader.proceed()
-        assert [False, False, True] == [*between, reader.is_between_messages]
-
-    @pytest.mark.parametrize(
-        ("head", "error"),
-        [
-            (b"GET /" + b"a" * DEFAULT_LIMITS.head_bytes, TargetTooLong),
-            (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: v\r\n\r\n", TargetTooLong),
-            (b"GET / HTTP/1.1\r\nX: " + b"a" * DEFAULT_LIMITS.head_bytes, HeadTooLarge),
-            (b"GET / HTTP/1.1\r\nHost: v\r\nX: " + b"a" * 65536 + b"\r\n\r\n", HeadTooLarge),
-            (b"GET / HTTP/1.1\r\nHost: v\r\n" + b"X: a\r\n" * 1000 + b"\r\n", HeadTooLarge),
-        ],
-        ids=["line without end", "line", "field without end", "field", "fields"],
-    )
-    def test_71_72_heads_are_bounded(self, head: bytes, error: type[ProxyError]) -> None:
-        """Also one that never ends."""
-        with pytest.raises(error):
-            RequestReader(Told()).feed(head)
-
-    def test_71_sixteen_kib_of_cookies_pass(self) -> None:
-        """In one field or many."""
-        story, refused = read_requests([_HEAD + b"Cookie: " + b"a" * 16384 + b"\r\n\r\n"])
-        assert not refused
-        assert ["head", "end"] == [call[0] for call in story]
-
-
-class TestResponseReader:
-    """One response, behind any number of interim ones."""
-
-    def test_it_says_whether_anything_has_come(self) -> None:
-        """A request may be repeated only before that (192)."""
-        reader = ResponseReader(Told(), b"GET")
-        assert not reader.started
-        reader.feed(b"H")
-        assert reader.started
-
-    def test_a_body_without_length_is_complete_with_the_connection(self) -> None:
-        """And only then."""
-        told = Told()
-        reader = ResponseReader(told, b"GET")
-        reader.feed(b"HTTP/1.1 200 OK\r\n\r\nab")
-        assert not reader.ended
-        assert reader.end()
-        assert ("end",) == told.calls[-1]
-
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"",
-            b"HTTP/1.1 200",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
-            _CHUNKED_RESPONSE + b"1\r\na",
-        ],
-        ids=repr,
-    )
-    def test_177_178_others_are_not(self, data: bytes) -> None:
-        """Whatever is missing."""
-        reader = ResponseReader(Told(), b"GET")
-        with suppress(InstanceInvalid):  # some are refused before their end
-            reader.feed(data)
-        assert not reader.end()
-
-    def test_a_head_may_be_larger_than_that_of_a_request(self) -> None:
-        """But not without bounds."""
-        begin = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: "
-        assert not read_response([begin + b"a" * (LARGEST_RESPONSE_HEAD - 100) + b"\r\n\r\n"])[1]
-        assert read_response([begin + b"a" * LARGEST_RESPONSE_HEAD + b"\r\n\r\n"])[1]
 
 
 @pytest.mark.parametrize("body", [b"5\r\nhel", b"5\r\nhelloX", b"0\r\nTrailer: x\r\n"], ids=repr)

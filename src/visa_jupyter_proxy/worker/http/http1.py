@@ -126,7 +126,7 @@ class Request(_Head):
     has_body: bool
     """Whether anything follows the head."""
     websocket: bool
-    """Whether it asks for a WebSocket, in a valid way: `framing` sets what `websocket` finds."""
+    """Whether it asks for a WebSocket, in a valid way: `request_reader` sets what `websocket` finds."""
 
     def __init__(
         self, method: bytes, target: bytes, minor: int, section: RequestSection, key: bytes | None = None
