@@ -87,7 +87,7 @@ class Client:
         self.proxy.now = lambda: self.now
         self.now = 1000.0
         self.wire = Wire()
-        self.downstream = Downstream(self.proxy, self.connections)
+        self.downstream = Downstream(self.proxy)
         self.downstream.connection_made(self.wire)
 
     def sends(self, data: bytes) -> None:

@@ -90,7 +90,7 @@ async def rehearse(
         hangups=hangups,
     )
     try:
-        downstream = Downstream(proxy, set())
+        downstream = Downstream(proxy)
         downstream.connection_made(_End(outcome, "answered", peer))
         downstream.data_received(head)
         await proxy.is_done.wait()

@@ -29,7 +29,7 @@ from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import Hold
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.sockets.sockets import Timed, keep_alive, peer_address, reset
+from visa_jupyter_proxy.worker.sockets.sockets import keep_alive, peer_address, reset
 from visa_jupyter_proxy.worker.sockets.splice import Splice
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
@@ -54,10 +54,9 @@ answered, with `Connection: close`. Closed at once, its client could not know wh
 class Downstream(asyncio.Protocol):
     """One connection of a client, and the exchange that is under way on it."""
 
-    def __init__(self, proxy: Proxy, connections: set[Timed]) -> None:
+    def __init__(self, proxy: Proxy) -> None:
         self.deadline = math.inf
         self._proxy = proxy
-        self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._reader = RequestReader(self, proxy.head_limits)
@@ -86,7 +85,7 @@ class Downstream(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop derives its own from nothing
         self._peer = peer_address(transport)
         self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
-        self._connections.add(self)
+        self._proxy.connections.add(self)
         if not self._proxy.admission.enter(self._peer):
             self._reset()
 
@@ -152,7 +151,7 @@ class Downstream(asyncio.Protocol):
         self._transport = None
         self._proxy.hangups.forget(self._watched)
         self._proxy.admission.leave(self._peer)
-        self._connections.discard(self)
+        self._proxy.connections.discard(self)
         if self._exchange is not None:
             self._exchange.downstream_lost(self._proxy.now())
         del self._reader  # as in `open_tunnel`: it may hold 96 KiB of a head, of each of many clients
@@ -274,7 +273,7 @@ class Downstream(asyncio.Protocol):
     def open_tunnel(self, exchange: Exchange, upstream: asyncio.Transport, early: bytes) -> None:
         """Leave both connections to a tunnel; this protocol has done its work."""
         downstream = self._transport
-        self._connections.discard(self)
+        self._proxy.connections.discard(self)
         self._proxy.hangups.forget(self._watched)
         if downstream is None or downstream.is_closing():
             self._transport = None

@@ -150,7 +150,7 @@ class Worker:
         return None if verification is None else verification.verify
 
     def _connected(self) -> Downstream:
-        return Downstream(self._proxy, self._connections)
+        return Downstream(self._proxy)
 
     def _accept(self) -> None:
         self._listening.resume()
