@@ -82,7 +82,7 @@ class TestReplaced:
             "<!doctype html><title>Off</title><main>{{ text.title }}</main>"
         )
         pages = load(tmp_path, "/")
-        assert "Your instance is switched off" in pages["en"]["stopped"].body.decode()
+        assert "Your instance is switched off" in pages["en"]["instance_stopped"].body.decode()
         assert "<title>Off</title>" in pages["fr"]["stopping"].body.decode()
         assert SHIPPED["en"]["building"] == pages["en"]["building"]
 
@@ -102,12 +102,12 @@ class TestReplaced:
 
     def test_a_text_and_a_language(self, tmp_path: Path) -> None:
         """What a file leaves out is English."""
-        (tmp_path / "fr.toml").write_text('[stopped]\ndo = "Appelez le 7070."\n')
-        (tmp_path / "de.toml").write_text('[stopped]\ntitle = "Ihre Instanz ist ausgeschaltet"\n')
+        (tmp_path / "fr.toml").write_text('[instance_stopped]\ndo = "Appelez le 7070."\n')
+        (tmp_path / "de.toml").write_text('[instance_stopped]\ntitle = "Ihre Instanz ist ausgeschaltet"\n')
         pages = load(tmp_path, "/")
-        assert "Votre instance est arrêtée" in pages["fr"]["stopped"].body.decode()
-        assert "Appelez le 7070." in pages["fr"]["stopped"].body.decode()
-        german = pages["de"]["stopped"].body.decode()
+        assert "Votre instance est arrêtée" in pages["fr"]["instance_stopped"].body.decode()
+        assert "Appelez le 7070." in pages["fr"]["instance_stopped"].body.decode()
+        german = pages["de"]["instance_stopped"].body.decode()
         assert [True] * 3 == [
             text in german
             for text in ('lang="de"', "Ihre Instanz ist ausgeschaltet", "Start the instance in VISA.")
@@ -133,8 +133,8 @@ class TestReplaced:
             ("stoped.html", "x", "stoped.html is used by no page: name it as what it replaces (gone.html"),
             ("fr.toml", "[stopped", "fr.toml: "),
             ("fr.toml", 'title = "x"', 'write sections of texts, such as [title] and title = "..."'),
-            ("fr.toml", '[stoped]\ntitle = "x"', "there is no [stoped]; do you mean stopped?"),
-            ("fr.toml", '[stopped]\ntext = "x"', "there is no text in [stopped]"),
+            ("fr.toml", '[intrnal]\ntitle = "x"', "there is no [intrnal]; do you mean internal?"),
+            ("fr.toml", '[instance_stopped]\ntext = "x"', "there is no text in [instance_stopped]"),
             ("French.toml", "", "French.toml: name it after a language, such as"),
         ],
     )

@@ -10,6 +10,8 @@ from support.reading import lines_of
 from visa_jupyter_proxy import errors
 from visa_jupyter_proxy.error_pages import TEMPLATES
 from visa_jupyter_proxy.errors import InstanceNotReady, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.visa_api import Instance
+from visa_jupyter_proxy.worker.access.grant import not_ready
 from visa_jupyter_proxy.worker.http.http1 import parse_response, response_head
 from visa_jupyter_proxy.worker.pages import _STATES, Answer, Pages, error_object, go_on
 
@@ -26,6 +28,13 @@ def _answer(error: ProxyError, *lines: bytes, pages: Pages = PAGES) -> Answer:
 
 def _title(answer: Answer) -> str:
     return PageText(answer[2].decode()).said["h1"][0]
+
+
+def _not_ready(state: str | None) -> InstanceNotReady:
+    """Make the error of an instance in this state that cannot be reached; None is one without a state."""
+    if state is None:
+        return InstanceNotReady("x")
+    return not_ready(Instance(id=7, host=None, state=state, owner=None, values={}), "x")
 
 
 @pytest.mark.parametrize("error", _ALL, ids=lambda error: error.__name__)
@@ -106,9 +115,7 @@ class TestStates:
     )
     def test_the_state_is_told(self, state: str | None, title: str) -> None:
         """Those that are known; others are not ready."""
-        error = InstanceNotReady("x")
-        error.state = state
-        assert title == _title(_answer(error, _PERSON))
+        assert title == _title(_answer(_not_ready(state), _PERSON))
 
     def test_an_instance_that_is_up(self) -> None:
         """Whether JupyterLab has never answered yet, or does not any more, as VISA sees it."""
@@ -118,11 +125,34 @@ class TestStates:
         error.jupyter_answers = True
         assert "JupyterLab does not answer" == _title(_answer(error, _PERSON))
 
-    def test_programs_get_the_same_as_ever(self) -> None:
-        """`error` does not depend on the state."""
-        error = InstanceNotReady("x")
-        error.state = "STOPPED"
-        assert "instance_not_ready" == json.loads(_answer(error)[2])["error"]
+    @pytest.mark.parametrize(
+        ("state", "status", "error", "message", "again"),
+        [
+            *(
+                (state, 503, "instance_not_ready", "The instance is not ready yet. Try again soon.", b"5")
+                for state in ("BUILDING", "STARTING", "REBOOTING", "MIGRATING", "UNAVAILABLE", "UNKNOWN")
+            ),
+            *(
+                (state, 503, "instance_stopped", "The instance is switched off. Start it in VISA.", b"60")
+                for state in ("STOPPING", "STOPPED")
+            ),
+            ("ERROR", 503, "instance_failed", "The instance has failed. Restart it in VISA.", b"60"),
+            *(
+                (state, 404, "instance_deleted", "The instance has been deleted.", None)
+                for state in ("DELETING", "DELETED")
+            ),
+        ],
+    )
+    def test_programs_are_told_the_same(
+        self, state: str, status: int, error: str, message: str, again: bytes | None
+    ) -> None:
+        """What is gone is gone, and nobody is told to try again soon who has to do something first."""
+        refusal = _not_ready(state)
+        assert status == refusal.status
+        _, lines, body = _answer(refusal)
+        told = json.loads(body)
+        assert (error, message) == (told["error"], told["message"])
+        assert again == dict(fields(lines)).get(b"Retry-After")
 
 
 class TestLanguages:

@@ -197,7 +197,31 @@ class InstanceNotReady(ProxyError):
 
     status, source, error = 503, "upstream", "instance_not_ready"
     message = "The instance is not ready yet. Try again soon."
-    fields = (("Retry-After", "5"),)
+    fields: ClassVar[tuple[tuple[str, str], ...]] = (("Retry-After", "5"),)
+
+
+class InstanceStopped(InstanceNotReady):
+    """Likewise, and its state says that it is switched off, or about to be."""
+
+    error = "instance_stopped"
+    message = "The instance is switched off. Start it in VISA."
+    fields = (("Retry-After", "60"),)
+
+
+class InstanceFailed(InstanceNotReady):
+    """Likewise, and its state is an error."""
+
+    error = "instance_failed"
+    message = "The instance has failed. Restart it in VISA."
+    fields = (("Retry-After", "60"),)
+
+
+class InstanceDeleted(InstanceNotReady):
+    """Likewise, and its state says that it is deleted, or about to be: it will not come back."""
+
+    status, error = 404, "instance_deleted"
+    message = "The instance has been deleted."
+    fields = ()
 
 
 class InstanceAddressRefused(ProxyError):

@@ -14,6 +14,7 @@ from support.instance import Connection, ok, switching
 from support.pages import SHIPPED
 from support.visa_api import Answer
 from visa_jupyter_proxy import errors
+from visa_jupyter_proxy.identifiers import storable
 from wire.conftest import Wire
 
 MARK = "m4rk3r"
@@ -102,7 +103,11 @@ FAILURES = {
     "api 500": Failure("visa_invalid", _owner, _answers(Answer(500, body=MARK.encode()))),
     "api nonsense": Failure("visa_invalid", _owner, _answers(Answer(200, body=MARK.encode()))),
     "no address": Failure("instance_not_ready", _owner, _owned(ip=None, state="BUILDING"), "building"),
-    "stopped": Failure("instance_not_ready", _owner, _owned(ip="127.0.0.3", state="STOPPED"), "stopped"),
+    "stopping": Failure("instance_stopped", _owner, _owned(ip="127.0.0.3", state="STOPPING"), "stopping"),
+    "stopped": Failure("instance_stopped", _owner, _owned(ip="127.0.0.3", state="STOPPED")),
+    "failed": Failure("instance_failed", _owner, _owned(ip="127.0.0.3", state="ERROR")),
+    "deleted": Failure("instance_deleted", _owner, _owned(ip="127.0.0.3", state="DELETED")),
+    "deleted, no address": Failure("instance_deleted", _owner, _owned(ip=None, state="DELETING")),
     "address": Failure("instance_address", _owner, _owned(ip=f"{MARK}.example")),
     "refused": Failure("instance_unreachable", _owner, _owned(ip="127.0.0.3"), "silent"),
     "not yet": Failure(
@@ -348,14 +353,14 @@ class TestRecords:
         assert [] == [secret for secret in ("hidden-query", wire.token) if secret in log]
 
     def test_129_207_a_token_cannot_forge_a_line(self, wire: Wire) -> None:
-        """Whatever an accepted token's `sub` says stays within the record of its own request."""
+        """Whatever an accepted token's `sub` says stays within the record of its own request, escaped."""
         forged = json.dumps({"event": "request", "request_id": "forged"})
         sub = f"x\r\n{forged}\n\x1b[2J\u2028{forged}"
         payload = base64.urlsafe_b64encode(json.dumps({"sub": sub}).encode()).decode().rstrip("=")
         token = f"e30.{payload}.{wire.number}"
         wire.api.user(token, f"user-{wire.number}")
         (record,) = _records(wire, wire.ask(get(wire.path(), token=token)))
-        assert (200, sub) == (record["status"], record["user"])
+        assert (200, storable(sub)) == (record["status"], record["user"])
         assert [] == [r for r in wire.proxy.records("request") if r["request_id"] == "forged"]
         assert "\x1b" not in wire.proxy.log.read_text()
 

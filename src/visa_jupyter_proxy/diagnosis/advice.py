@@ -43,6 +43,9 @@ ADVICE: Final[dict[type[ProxyError], str]] = {
     errors.InstanceNotReady: (
         "Wait until the instance runs. If it does: VISA has no address, or no such value, of it."
     ),
+    errors.InstanceStopped: "Start the instance in VISA.",
+    errors.InstanceFailed: "Restart the instance in VISA; its own log there says why.",
+    errors.InstanceDeleted: "Nothing to set: take another instance.",
     errors.InstanceAddressRefused: "Add the network of the instances to INSTANCE_NETWORKS.",
     errors.InstanceUnreachable: (
         "Nothing listens there: does the service run on the instance, is `remotePort` its port, and does a "

@@ -24,15 +24,11 @@ _STATES: Final = {
     "REBOOTING": "rebooting",
     "MIGRATING": "migrating",
     "STOPPING": "stopping",
-    "STOPPED": "stopped",
-    "DELETING": "deleted",
-    "DELETED": "deleted",
-    "ERROR": "failed",
     "ACTIVE": "unanswered",
     "PARTIALLY_ACTIVE": "unanswered",
     "ACTIVE_MIGRATING": "unanswered",
 }
-"""The page that explains why an instance in this state cannot be reached."""
+"""The page that explains why an instance in this state cannot be reached, where its error does not."""
 
 POLL: Final = b"x-visa-poll"
 """The field with which a page of ours that waits asks, by GET, how it stands."""

@@ -27,7 +27,7 @@ from visa_jupyter_proxy.routes import Match, Route, Router
 from visa_jupyter_proxy.visa_api import Access
 from visa_jupyter_proxy.worker.access.authorization import Authorization
 from visa_jupyter_proxy.worker.access.forwarded import Client, TrustedProxies
-from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.access.grant import Grant, not_ready
 from visa_jupyter_proxy.worker.access.sites import Sites
 from visa_jupyter_proxy.worker.accounting.counts import Counts
 from visa_jupyter_proxy.worker.accounting.kernels import notebook_key
@@ -213,9 +213,10 @@ class Proxy:
         try:
             return await self._pool.connect(address)
         except (InstanceUnreachable, InstanceTimeout) as error:
-            failure = error if about.is_up else InstanceNotReady(str(error))
-            failure.state, failure.jupyter_answers = about.state, about.jupyter_answers
-            raise failure from None
+            if not about.is_up:
+                raise not_ready(about, str(error)) from None
+            error.state, error.jupyter_answers = about.state, about.jupyter_answers
+            raise
 
     async def _answer_poll(self, exchange: Exchange, match: Match) -> None:
         """Tell a page that waits how it stands: nothing when the instance answers, else what to show now.

@@ -30,7 +30,7 @@ from visa_jupyter_proxy.errors import (
 from visa_jupyter_proxy.visa_api import Access, Instance
 from visa_jupyter_proxy.worker.access.claims import claims
 from visa_jupyter_proxy.worker.access.flights import Flights
-from visa_jupyter_proxy.worker.access.grant import Grant, InstanceNetworks
+from visa_jupyter_proxy.worker.access.grant import Grant, InstanceNetworks, not_ready
 from visa_jupyter_proxy.worker.access.questions import Key, Questions
 from visa_jupyter_proxy.worker.http.credentials import AccessToken
 
@@ -254,8 +254,7 @@ class Authorization:
         try:
             return self._networks.check(about.host)
         except InstanceNotReady as error:
-            error.state = about.state
-            raise
+            raise not_ready(about, str(error)) from None
 
     def _refused(self, key: Key, refusal: ProxyError) -> None:
         self._remember(key, refusal)

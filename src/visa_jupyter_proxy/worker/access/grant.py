@@ -4,8 +4,14 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from visa_jupyter_proxy.errors import InstanceAddressRefused, InstanceNotReady
-from visa_jupyter_proxy.visa_api import Instance
+from visa_jupyter_proxy.errors import (
+    InstanceAddressRefused,
+    InstanceDeleted,
+    InstanceFailed,
+    InstanceNotReady,
+    InstanceStopped,
+)
+from visa_jupyter_proxy.visa_api import Access, Instance
 
 type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -61,6 +67,23 @@ class Grant:
 
     def __repr__(self) -> str:
         return f"Grant(instance_id={self.instance_id}, user={self.user!r})"
+
+
+_EXPLAINED: Final[dict[str, type[InstanceNotReady]]] = {
+    "STOPPING": InstanceStopped,
+    "STOPPED": InstanceStopped,
+    "ERROR": InstanceFailed,
+    "DELETING": InstanceDeleted,
+    "DELETED": InstanceDeleted,
+}
+"""States that say more than that an instance is not ready."""
+
+
+def not_ready(about: Instance | Access | Grant, detail: str) -> InstanceNotReady:
+    """Make the error of an instance that is not up and cannot be reached: its state explains it."""
+    error = _EXPLAINED.get(about.state, InstanceNotReady)(detail)
+    error.state, error.jupyter_answers = about.state, about.jupyter_answers
+    return error
 
 
 class InstanceNetworks:
