@@ -14,6 +14,7 @@ from support.instance import Connection, Instance, ok
 from support.nginx import DEPLOY, Nginx, program, running_nginx
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import VisaApiServer, visa_api_thread
+from visa_jupyter_proxy.settings import Settings
 
 _TOKEN = "t" * 6000
 _SERVICES = ("/jupyter", "/visafs", "/ws/print")
@@ -176,6 +177,16 @@ class TestRequests:
             assert b"one" == reader.exactly(3)
             has_come.set()
             assert b"two" == reader.exactly(3)
+
+    def test_its_connections_are_kept_for_the_next_request(self, site: Site) -> None:
+        """By the proxy, until nginx closes them: who closes first must not be the one who is asked."""
+        assert 200 == site.ask(site.request("/x")).status
+        assert sum(int(state.get("downstream", 0)) for state in site.proxy.states()) >= 1
+        found = re.search(
+            r"^ +keepalive_timeout (\d+)s;$", (DEPLOY / "upstream.conf").read_text(), re.MULTILINE
+        )
+        assert found is not None
+        assert float(found[1]) < float(str(Settings.model_fields["idle_timeout_s"].default))
 
     def test_no_secret_is_in_its_log(self, site: Site) -> None:
         """Printing has its own in the query, and the token is in the cookie."""
