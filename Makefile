@@ -126,7 +126,7 @@ peers:
 	elif [ "$$missing" ]; then echo "Installing$$missing ..."; policy=/usr/sbin/policy-rc.d; \
 	  if [ -e $$policy ]; then policy=; else printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; \
 	  $$sudo chmod +x $$policy; trap "$$sudo rm -f $$policy" EXIT; fi; $$sudo apt-get -qq update; \
-	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; fi
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing; fi
 	@if [ -e node_modules/configurable-http-proxy ]; then exit 0; fi; \
 	if ! command -v npm >/dev/null; then echo "Missing: npm, for $(CHP)" >&2; exit 0; fi; \
 	echo "Installing $(CHP) ..."; \
@@ -139,7 +139,7 @@ chromium:
 	  echo "The tests need a browser:  apt-get install --no-install-recommends $(CHROMIUM)" >&2; exit 1; fi; \
 	echo "Installing $(CHROMIUM) ..."; \
 	$$sudo apt-get -qq update; \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(CHROMIUM)
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $(CHROMIUM)
 
 # Debian would start them as services at once: a policy forbids that meanwhile. Our tests start their own.
 INSTALL = if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
@@ -148,7 +148,7 @@ INSTALL = if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; the
 	if [ ! -e $$policy ]; then printf '\#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; \
 	  $$sudo chmod +x $$policy; trap "$$sudo rm -f $$policy" EXIT; fi; \
 	$$sudo apt-get -qq update; \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(1)
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $(1)
 
 postgresql:
 	@if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then exit 0; fi; \
