@@ -10,6 +10,7 @@ from support.reading import lines_of
 from visa_jupyter_proxy import errors
 from visa_jupyter_proxy.error_pages import TEMPLATES
 from visa_jupyter_proxy.errors import InstanceNotReady, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.routes import Match, Route
 from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.access.grant import not_ready
 from visa_jupyter_proxy.worker.http.http1 import parse_response, response_head
@@ -19,11 +20,23 @@ _ALL = [one for one in vars(errors).values() if isinstance(one, type) and issubc
 _ALL.remove(ProxyError)
 _ALL.remove(errors.ClientGone)  # never sent
 
+JUPYTER = Match(
+    route=Route(match=r"^/jupyter/(\d+)", type="jupyter", name="Notebooks", remote_port=8888),
+    instance_id=7,
+    target=b"/jupyter/7",
+    prefix=b"/jupyter/7",
+)
+
 _PERSON = b"Sec-Fetch-Mode: navigate"
 
 
-def _answer(error: ProxyError, *lines: bytes, pages: Pages = PAGES) -> Answer:
-    return pages.refusal(error, request(*lines), b"id-1", b"today")
+def _answer(error: ProxyError, *lines: bytes, pages: Pages = PAGES, service: Match | None = None) -> Answer:
+    return pages.refusal(error, request(*lines), service, b"id-1", b"today")
+
+
+def _service(name: str) -> Match:
+    route = Route(match=r"^/x/(\d+)", type="service", name=name, remote_port=80)
+    return Match(route=route, instance_id=7, target=b"/x/7", prefix=b"/x/7")
 
 
 def _title(answer: Answer) -> str:
@@ -75,7 +88,8 @@ class TestEveryError:
         assert len(said["p"]) >= 2
         assert f" {error.status}, " in said["footer"][0]
         assert said["footer"][0].endswith(" id-1")
-        assert [] == [text for text in ("10.0.0.12", "<b>", "@status@", "@request-id@", "{{") if text in page]
+        unfilled = ("@status@", "@request-id@", "@service@", "{{", "{service}")
+        assert [] == [text for text in ("10.0.0.12", "<b>", *unfilled) if text in page]
         assert language.encode() == dict(fields(lines))[b"Content-Language"]
 
     def test_what_a_status_demands(self, error: type[ProxyError]) -> None:
@@ -155,6 +169,35 @@ class TestStates:
         assert again == dict(fields(lines)).get(b"Retry-After")
 
 
+class TestServices:
+    """Pages speak of what the person wants."""
+
+    def test_jupyterlab_is_called_so(self) -> None:
+        """Whatever the operator calls its service; and where no service was found, it is what most want."""
+        error = InstanceUnreachable("x")
+        for service in (JUPYTER, None):
+            assert "JupyterLab did not answer" == _title(_answer(error, _PERSON, service=service))
+
+    def test_others_have_the_operators_name(self) -> None:
+        """In the title, in the text and in what is awaited; it can be nothing but text."""
+        error = InstanceUnreachable("x")
+        error.state, error.jupyter_answers = "ACTIVE", True
+        service = _service("R & <b>Studio</b>")
+        body = _answer(error, _PERSON, service=service)[2].decode()
+        said = PageText(body).said
+        assert ["R & <b>Studio</b> does not answer"] == said["title"] == said["h1"]
+        assert "R & <b>Studio</b> will open here by itself." in said["p"]
+        assert ("JupyterLab" in body, "<b>" in body) == (False, False)
+
+    def test_a_page_that_waits_for_it(self) -> None:
+        """What it shows from now on has the same name, so that it knows whether anything has changed."""
+        error, service = InstanceNotReady("x"), _service("Visa Files")
+        error.state = "STOPPED"
+        whole = _answer(error, _PERSON, service=service)[2]
+        assert whole == PAGES.still_waiting(error, request(), service, b"id-1", b"today")[2]
+        assert b"Visa Files cannot be used while it is off." in whole
+
+
 class TestLanguages:
     """By `Accept-Language` (RFC 9110 12.5.4), English when nothing else will do."""
 
@@ -192,7 +235,7 @@ class TestPolls:
         """The page that a person would see, as an answer that went well: nothing is demanded of a browser."""
         error = errors.TokenRejected("x")
         _, _, page = _answer(error, _PERSON)
-        reason, lines, body = PAGES.still_waiting(error, request(), b"id-1", b"today")
+        reason, lines, body = PAGES.still_waiting(error, request(), JUPYTER, b"id-1", b"today")
         assert (b"OK", page) == (reason, body)
         assert b"WWW-Authenticate" not in dict(fields(lines))
         assert b"no-store" == dict(fields(lines))[b"Cache-Control"]

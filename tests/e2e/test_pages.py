@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from support.instance import Instance, ok
+from support.instance import Connection, Instance, ok
 from support.proxy import RunningProxy, running_proxy
 from support.running_demo import RunningDemo, eventually
 from support.visa_api import VisaApiServer, visa_api_thread
@@ -316,6 +316,26 @@ class TestGoingOn:
 
 class TestFinal:
     """Pages that say what has happened, and what to do."""
+
+    def test_one_that_can_be_tried_again(self, world: World) -> None:
+        """In the frame of VISA, where there is no other way to reload: it asks for the same address."""
+
+        def close(connection: Connection) -> None:
+            connection.request()
+
+        world.instance.play(close)
+        frame_of = f"http://127.0.0.1:{world.proxy.port}/home"
+        html = (
+            f'<!doctype html><title>VISA</title><iframe src="{world.url}" width="800" height="600"></iframe>'
+        )
+        world.page.route(frame_of, lambda route: route.fulfill(body=html, content_type="text/html"))
+        world.page.goto(frame_of)
+        frame = world.page.frame_locator("iframe")
+        expect(frame.get_by_role("heading", name="JupyterLab did not answer")).to_be_visible()
+        world.instance.answer(LAB)
+        frame.get_by_role("link", name="Try again").click()
+        expect(frame.get_by_role("heading", name="Lab", exact=True)).to_be_visible()
+        expect(world.page).to_have_title("VISA")
 
     def test_not_yours(self, world: World) -> None:
         """Neither does it say that the instance exists."""

@@ -356,9 +356,9 @@ class Conversation:
         """Return a date."""
         return DATE
 
-    def refusal(self, error: ProxyError, request: Request, request_id: bytes) -> Answer:
+    def refusal(self, error: ProxyError, exchange: Exchange) -> Answer:
         """Compose the answer to a request that failed."""
-        return PAGES.refusal(error, request, request_id, DATE)
+        return PAGES.refusal(error, exchange.request, exchange.match, exchange.id, DATE)
 
     def open_tunnel(self, exchange: Exchange, upstream: asyncio.Transport, early: bytes) -> None:
         """Keep what a tunnel would begin with."""

@@ -1,7 +1,7 @@
 """From templates and texts to finished pages.
 
-All that is left to fill in is the status and the id of a request: what is in a page is known before there is
-any request, and so nothing of a request can get into it.
+All that is left to fill in is the status and the id of a request, and the name of a service as the operator
+has written it: what is in a page is known before there is any request, and so nothing of one can get into it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ import jinja2
 
 from visa_jupyter_proxy.error_pages.policy import policy_of
 from visa_jupyter_proxy.error_pages.texts import LANGUAGE_FILE, Texts, read_texts
-from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, STATUS_HERE, Page
+from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, SERVICE_HERE, STATUS_HERE, Page
 from visa_jupyter_proxy.routes import ConfigurationError
 
 _WAITING: Final = "waiting.html"
@@ -21,6 +21,7 @@ _GONE: Final = "gone.html"
 _SIGNED_OUT: Final = "signed-out.html"
 _UNREACHABLE: Final = "unreachable.html"
 _TOO_LARGE: Final = "too-large.html"
+_TRY_AGAIN: Final = "try-again.html"
 _PROBLEM: Final = "problem.html"
 
 TEMPLATES: Final[Mapping[str, str]] = {
@@ -49,17 +50,17 @@ TEMPLATES: Final[Mapping[str, str]] = {
     "origin_not_allowed": _PROBLEM,
     "no_route": _PROBLEM,
     "method_not_allowed": _PROBLEM,
-    "request_timeout": _PROBLEM,
+    "request_timeout": _TRY_AGAIN,
     "expectation_failed": _PROBLEM,
     "misdirected": _PROBLEM,
     "websocket_version": _PROBLEM,
     "not_implemented": _PROBLEM,
     "version_not_supported": _PROBLEM,
     "instance_address": _PROBLEM,
-    "instance_unreachable": _PROBLEM,
-    "instance_invalid": _PROBLEM,
-    "instance_timeout": _PROBLEM,
-    "internal": _PROBLEM,
+    "instance_unreachable": _TRY_AGAIN,
+    "instance_invalid": _TRY_AGAIN,
+    "instance_timeout": _TRY_AGAIN,
+    "internal": _TRY_AGAIN,
 }
 """The template of each page. A page is named after an `error`, or after the state that explains it."""
 
@@ -106,6 +107,10 @@ class _Noted(jinja2.FileSystemLoader):
         return super().get_source(environment, template)
 
 
+def _of_a_service(texts: Mapping[str, str]) -> dict[str, str]:
+    return {key: text.replace("{service}", SERVICE_HERE) for key, text in texts.items()}
+
+
 class _Rendering:
     """Renders pages, and collects what is wrong with them."""
 
@@ -129,8 +134,8 @@ class _Rendering:
         template = TEMPLATES[name]
         try:
             content = self._environment.get_template(template).render(
-                text=texts[name],
-                words=texts["words"],
+                text=_of_a_service(texts[name]),
+                words=_of_a_service(texts["words"]),
                 name=name,
                 waits=template in _WAITS,
                 visa_url=self._visa_url,

@@ -5,7 +5,7 @@ import hashlib
 from html.parser import HTMLParser
 from typing import Final, override
 
-from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, STATUS_HERE
+from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, SERVICE_HERE, STATUS_HERE
 
 _INLINE: Final = ("script", "style")
 
@@ -52,8 +52,10 @@ class _Inline(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag != self._kind:
             return
-        if STATUS_HERE in self._content or REQUEST_ID_HERE in self._content:
-            raise ValueError(f"neither status nor request_id can stand in a <{tag}>: it is known by its hash")
+        if any(here in self._content for here in (STATUS_HERE, REQUEST_ID_HERE, SERVICE_HERE)):
+            raise ValueError(
+                f"neither status, request_id nor {{service}} can stand in a <{tag}>: it is known by its hash"
+            )
         digest = base64.b64encode(hashlib.sha256(self._content.encode()).digest()).decode("ascii")
         self.hashes[tag].append(f"'sha256-{digest}'")
         self._kind = None

@@ -9,6 +9,7 @@ Nobody waits for an answer: every message stands alone.
 
 from visa_jupyter_proxy.mailbox.downwards import (
     REQUEST_ID_HERE,
+    SERVICE_HERE,
     STATUS_HERE,
     Downwards,
     Drain,
@@ -42,6 +43,7 @@ from visa_jupyter_proxy.mailbox.upwards import (
 __all__ = [
     "OPAQUE",
     "REQUEST_ID_HERE",
+    "SERVICE_HERE",
     "STATUS_HERE",
     "AccessHeld",
     "AccessReleased",

@@ -8,6 +8,7 @@ from visa_jupyter_proxy.routes import Route
 
 STATUS_HERE: Final = "@status@"
 REQUEST_ID_HERE: Final = "@request-id@"
+SERVICE_HERE: Final = "@service@"
 """What stands in a `Page` where a worker fills these in."""
 
 

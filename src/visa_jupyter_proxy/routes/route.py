@@ -36,7 +36,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     """`jupyter` (its kernel channels are notebook sessions) or `service`."""
     name: str
-    """For people: it stands in logs."""
+    """For people: it stands in logs, in metrics, and on pages, unless the type is `jupyter`."""
     remote_port: int
     ws: bool = False
     path_rewrite: tuple[Rewrite, ...] = ()

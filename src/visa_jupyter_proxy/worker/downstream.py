@@ -262,9 +262,10 @@ class Downstream(asyncio.Protocol):
         """Return the time as HTTP writes it."""
         return self._proxy.date
 
-    def refusal(self, error: ProxyError, request: Request, request_id: bytes) -> Answer:
+    def refusal(self, error: ProxyError, exchange: Exchange) -> Answer:
         """Compose the answer to a request that failed."""
-        return self._proxy.pages.refusal(error, request, request_id, self._proxy.date)
+        pages, date = self._proxy.pages, self._proxy.date
+        return pages.refusal(error, exchange.request, exchange.match, exchange.id, date)
 
     def try_again(self, exchange: Exchange) -> None:
         """Connect and forward once more."""

@@ -378,7 +378,7 @@ class Exchange:
         return lines
 
     def _answer(self, error: ProxyError) -> None:
-        self._send(error.status, self._downstream.refusal(error, self.request, self.id))
+        self._send(error.status, self._downstream.refusal(error, self))
 
     def _send(self, status: int, answer: Answer) -> None:
         reason, lines, body = answer

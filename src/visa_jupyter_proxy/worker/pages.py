@@ -2,9 +2,10 @@
 
 Fixed texts: nothing of the request, the instance or an exception is in them. A page needs nothing but
 itself, for whatever else it could load might be what cannot be served. Control has made them all
-(`error_pages`); here one is chosen, and status and id are filled in.
+(`error_pages`); here one is chosen, and filled in: status, id, and what the operator calls the service.
 """
 
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 
 from visa_jupyter_proxy.errors import HeadTooLarge, ProxyError
-from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, STATUS_HERE, Page
+from visa_jupyter_proxy.mailbox import REQUEST_ID_HERE, SERVICE_HERE, STATUS_HERE, Page
+from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.http.lines import Lines, name_of
 
 type Answer = tuple[bytes, Lines, bytes]
@@ -83,25 +85,30 @@ class Pages:
         self._pages = {language.encode("ascii"): named for language, named in pages.items()}
         self._default = next(iter(self._pages))
 
-    def refusal(self, error: ProxyError, request: Asking, request_id: bytes, date: bytes) -> Answer:
-        """Compose the answer to a request that failed with `error`."""
+    def refusal(
+        self, error: ProxyError, request: Asking, match: Match | None, request_id: bytes, date: bytes
+    ) -> Answer:
+        """Compose the answer to a request that failed with `error`; no `match`, no service was found."""
         if not _wants_page(request):
             return error_object(error, request_id, date)
-        lines, body = self._page(error, request, request_id, date)
+        lines, body = self._page(error, request, match, request_id, date)
         return _phrase(error), lines + _demanded(error), body
 
-    def still_waiting(self, error: ProxyError, request: Asking, request_id: bytes, date: bytes) -> Answer:
+    def still_waiting(
+        self, error: ProxyError, request: Asking, match: Match, request_id: bytes, date: bytes
+    ) -> Answer:
         """Compose what a page that waits shows from now on. It is the answer to a question: status 200."""
-        return b"OK", *self._page(error, request, request_id, date)
+        return b"OK", *self._page(error, request, match, request_id, date)
 
     def _page(
-        self, error: ProxyError, request: Asking, request_id: bytes, date: bytes
+        self, error: ProxyError, request: Asking, match: Match | None, request_id: bytes, date: bytes
     ) -> tuple[Lines, bytes]:
         """Compose the page that says what has happened, in the language that is wanted most."""
         language = self._language(request)
         page = self._pages[language][_page_name(error)]
         body = page.body.replace(STATUS_HERE.encode(), b"%d" % error.status)
         body = body.replace(REQUEST_ID_HERE.encode(), request_id)
+        body = body.replace(SERVICE_HERE.encode(), _service(match))
         lines = _lines(request_id, date, b"text/html; charset=utf-8", body)
         lines.append(b"Content-Language: %b\r\n" % language)
         lines.append(f"Content-Security-Policy: {page.policy}\r\n".encode())
@@ -129,6 +136,13 @@ def error_object(error: ProxyError, request_id: bytes, date: bytes) -> Answer:
 def go_on(request_id: bytes, date: bytes) -> Answer:
     """Compose the answer to a page that need not wait any longer: status 204."""
     return b"No Content", [*_every_answer(request_id, date)], b""
+
+
+def _service(match: Match | None) -> bytes:
+    """Name what a person wants: an operator's word for it, but JupyterLab under its own name."""
+    if match is None or match.route.type == "jupyter":
+        return b"JupyterLab"
+    return html.escape(match.route.name).encode()
 
 
 def _page_name(error: ProxyError) -> str:

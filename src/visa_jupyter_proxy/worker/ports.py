@@ -9,7 +9,6 @@ from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.worker.http.bodies import Piece
-from visa_jupyter_proxy.worker.http.http1 import Request
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets.sockets import Timed, Transport
@@ -52,7 +51,7 @@ class DownstreamPort[Exchange](Protocol):
     def date(self) -> bytes:
         """Return the time as HTTP writes it."""
 
-    def refusal(self, error: ProxyError, request: Request, request_id: bytes) -> Answer:
+    def refusal(self, error: ProxyError, exchange: Exchange) -> Answer:
         """Compose the answer to a request that failed with `error`."""
 
     def open_tunnel(self, exchange: Exchange, upstream: Transport, early: bytes) -> None:

@@ -234,7 +234,7 @@ class Proxy:
             self._pool.keep(self._pool.idle(address, repeatable=True) or await self._connect(address, access))
             answer = go_on(exchange.id, self.date)
         except ProxyError as error:
-            answer = self.pages.still_waiting(error, request, exchange.id, self.date)
+            answer = self.pages.still_waiting(error, request, match, exchange.id, self.date)
         exchange.answer(204 if not answer[2] else 200, answer, self.now())
 
     # --- asked by downstream, and by tunnels -----------------------------------------------
@@ -252,7 +252,7 @@ class Proxy:
         request_id = self._new_request_id()
         log_refusal(self._access_log, peer, request_id, error)
         self._counts.refused(error)
-        reason, lines, body = self.pages.refusal(error, unread(error, head), request_id, self.date)
+        reason, lines, body = self.pages.refusal(error, unread(error, head), None, request_id, self.date)
         lines.append(b"Connection: close\r\n")
         return response_head(error.status, reason, lines) + body
 
