@@ -191,8 +191,7 @@ class TestServices:
 
     def test_a_page_that_waits_for_it(self) -> None:
         """What it shows from now on has the same name, so that it knows whether anything has changed."""
-        error, service = InstanceNotReady("x"), _service("Visa Files")
-        error.state = "STOPPED"
+        error, service = _not_ready("STOPPED"), _service("Visa Files")
         whole = _answer(error, _PERSON, service=service)[2]
         assert whole == PAGES.still_waiting(error, request(), service, b"id-1", b"today")[2]
         assert b"Visa Files cannot be used while it is off." in whole
