@@ -19,8 +19,11 @@ from select import PIPE_BUF
 from typing import override
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.logs import lines as writing
 from visa_jupyter_proxy.logs import logger as implementation
 
 _ISO = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
@@ -520,3 +523,17 @@ def test_a_process_that_logs_does_not_import_rich() -> None:
     """It would cost each worker 3 MB; whoever wants it can import it afterwards."""
     code = "import sys; from visa_jupyter_proxy import logs; print('rich' in sys.modules); import rich"
     assert "False\n" == _python(code).stdout
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["Bearer ", "bEARER ", "access_token=", "TO\u212aEN=", "eyJab.cd", "eyj.x", ".", " ", "&", "é"]
+        )
+        | st.text(max_size=5)
+    )
+)
+def test_a_quick_look_for_tokens_misses_none(parts: list[str]) -> None:
+    """What is not looked through has nothing that would have been blanked."""
+    text = "".join(parts)
+    assert writing._TOKEN.sub("***", text) == logs.without_tokens(text)

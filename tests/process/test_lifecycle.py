@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from process.conftest import Place, channel, is_told_to_come_back, request
-from support.client import RawClient, get
+from process.conftest import NUMBER, TOKEN, Place, channel, is_told_to_come_back, path, request
+from support.client import RawClient, get, upgrade
 from support.instance import Connection, ok
 from support.proxy import PREFIX, environment
 from support.visa_api import Answer, Hold
@@ -113,6 +113,26 @@ class TestStart:
             check=True,
         )
         assert done.stdout.startswith("visa-jupyter-proxy 4.")
+
+    def test_what_is_logged_when_nothing_is_set(self, place: Place) -> None:
+        """Every refusal, and every WebSocket when it ends, a kernel's or not; no request that goes well."""
+        proxy = place.start(ACCESS_LOG="")
+        client = place.client(proxy)
+        assert client.ask(request()).status == 200
+        assert client.ask(get("/nope")).status == 404
+        for asked in (channel("S"), upgrade(path("/terminals/websocket/1"), "User-Agent: B/1", token=TOKEN)):
+            client = place.client(proxy)
+            assert client.ask(asked).status == 101
+            client.finish()
+            client.rest()
+        proxy.wait(lambda: len(proxy.records("tunnel")) == 2)
+        assert ["no_route"] == [record["reason"] for record in proxy.records("request")]
+        kernel, terminal = sorted(proxy.records("tunnel"), key=lambda record: str(record["path"]))
+        for record in (kernel, terminal):
+            assert ("info", 101, "GET", NUMBER, "127.0.0.1") == tuple(
+                record[name] for name in ("level", "status", "method", "instance", "client")
+            )
+        assert ("B/1", path("/terminals/websocket/1")) == (terminal["user_agent"], terminal["path"])
 
 
 class TestStop:

@@ -138,8 +138,8 @@ class Settings(BaseSettings):
     )
     access_log: Annotated[str, parsing.one_of("off", "errors", "all")] = _setting(
         "errors",
-        "Which requests and WebSockets get a line in the log: none (`off`), refused and failed ones "
-        "(`errors`), `all`.",
+        "Which requests and WebSockets get a line in the log: none (`off`); refused and failed ones, and "
+        "every WebSocket when it ends (`errors`); `all`.",
     )
     log_client_address: Annotated[bool, parsing.switch] = _setting(
         "on",

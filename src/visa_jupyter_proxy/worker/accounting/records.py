@@ -23,13 +23,14 @@ class AccessLog(NamedTuple):
     """What the log has about requests."""
 
     which: str
-    """`off`, `errors` (what was refused or could not be completed, and the 5xx of instances) or `all`."""
+    """`off`, `errors` (what was refused or could not be completed, the 5xx of instances, and the end of every
+    tunnel) or `all`."""
     addresses: bool = True
     """Whether the addresses of clients are in it."""
 
     @property
-    def wants_failures(self) -> bool:
-        """Whether what was refused, or could not be completed, has a line."""
+    def is_on(self) -> bool:
+        """Whether what was refused, or could not be completed, has a line, and so has every tunnel's end."""
         return self.which != "off"
 
     def client(self, address: str) -> str | None:
@@ -41,7 +42,7 @@ def log_exchange(access_log: AccessLog, exchange: Exchange, now: float) -> None:
     """Log an exchange that has ended; clients that leave in the middle are everyday life, and no failure."""
     error, status = exchange.error, exchange.status
     failed = (error is not None and not isinstance(error, ClientGone)) or (status or 0) >= 500
-    if access_log.which != "all" and not (failed and access_log.wants_failures):
+    if access_log.which != "all" and not (failed and access_log.is_on):
         return
     request, match, grant = exchange.request, exchange.match, exchange.grant
     began = exchange.stamps[Phase.ROUTE] or now
@@ -82,11 +83,11 @@ def origin(exchange: Exchange, match: Match, grant: Grant, peer: str, *, noteboo
 
 def log_tunnel(access_log: AccessLog, tunnel: Tunnel, now: float) -> None:
     """Log a tunnel that has ended; an instance that breaks one is a failure, and so is access that ends."""
+    if not access_log.is_on:
+        return
     error, came_from = tunnel.error, tunnel.origin
     broken = error is not None and not isinstance(error, ClientGone)
     refused = tunnel.ended_for not in (None, RESTARTING)
-    if access_log.which != "all" and not ((broken or refused) and access_log.wants_failures):
-        return
     (logs.get().notice if refused else _teller(error, failed=broken))(
         "tunnel",
         client=access_log.client(came_from.client),
@@ -140,7 +141,7 @@ def _on_the_wall(then: float | None, now: float, at: float) -> float | None:
 
 def log_refusal(access_log: AccessLog, peer: str, request_id: bytes, error: ProxyError) -> None:
     """Log what was no request at all."""
-    if access_log.wants_failures:
+    if access_log.is_on:
         logs.get().notice(
             "request",
             client=access_log.client(peer),
