@@ -43,17 +43,17 @@ read from a file instead, such as a secret of Docker or Kubernetes:
 instead; `visa-jupyter-proxy check` says the same without starting. Other names with the prefix get a
 warning that names the nearest.
 
-A [reload](../operating/reloading.md) changes those that say so; the others change at a start.
+A [reload](../operating/reloading.md) changes those that say *Reload*; the others change at a start.
 
-| setting | default | meaning | write | changes at |
-|---|---|---|---|---|
+| setting | default | meaning, and what to write |
+|---|---|---|
 """
 
 
 def settings_page() -> str:
     """Make the page of all settings: what the code says of each, and what it takes."""
     rows = (
-        f"| `{name.upper()}` | {_default(name)} | {_meaning(name)} | {allowed(name)} | {_changes_at(name)} |"
+        f"| `{name.upper()}` | {_default(name)} | {_meaning(name)}{_write(name)}{_changes_at(name)} |"
         for name in FIELDS
     )
     return _NOTE.format("settings/settings.py") + _SETTINGS + "".join(f"{row}\n" for row in rows)
@@ -98,8 +98,13 @@ def _meaning(name: str) -> str:
     return str(Settings.model_fields[name].description).replace("|", "\\|")
 
 
+def _write(name: str) -> str:
+    what = allowed(name)
+    return f"<br>Write {what}." if what else ""
+
+
 def _changes_at(name: str) -> str:
-    return "reload" if name in RELOADABLE else "start"
+    return " *Reload.*" if name in RELOADABLE else ""
 
 
 def _default(name: str) -> str:

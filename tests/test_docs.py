@@ -28,6 +28,30 @@ def test_the_site_is_made_without_a_warning(tmp_path: Path) -> None:
         assert not re.search(r"<link[^>]*rel=\"?stylesheet[^>]*href=\"?(?:https?:)?//", text), page
 
 
+_PLACE = re.compile(
+    r"`((?:worker|control|routes|error_pages|demo|diagnosis|sessions|settings|logs|mailbox)(?:/[\w/]+)?/?(?:\.py)?"
+    r"|[\w/]+\.py|(?:tests|deploy|benchmarks|examples)/[\w/.-]+)`"
+)
+"""A file or a folder in a text; those of the package are written without their ending, too."""
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    """In the tree, or in the package: a page that says where to look must not send people away."""
+    package = _ROOT / "src" / "visa_jupyter_proxy"
+    named = {
+        (page.name, place)
+        for page in (*(_ROOT / "docs").rglob("*.md"), _ROOT / "README.md")
+        for place in _PLACE.findall(page.read_text())
+    }
+    assert len(named) > 50
+    roots = (_ROOT, package, package.parent)
+    assert set() == {
+        (page, place)
+        for page, place in named
+        if not any((root / place).exists() or (root / f"{place}.py").exists() for root in roots)
+    }
+
+
 def test_the_readme_names_files_that_are_there() -> None:
     """Links of the README that lead into the tree."""
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (_ROOT / "README.md").read_text())
