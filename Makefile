@@ -15,7 +15,7 @@ CHP := configurable-http-proxy@5.3.0
 IN_PARALLEL = --numprocesses $(or $(JOBS),$(shell echo $$(( 2 * $$(nproc) )))) --no-loadscope-reorder
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-instructions peers picture docs reference pins clean chromium postgresql nginx prometheus
+.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-crowd bench-instructions peers picture docs reference pins clean chromium postgresql nginx prometheus
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -60,6 +60,10 @@ bench-check: .venv/dev.stamp  ## Fail when we cost more than a tenth more than c
 
 bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, connection, ws, ws64k, kernel, open or openkernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
+
+bench-crowd: .venv/dev.stamp  ## Measure what requests wait while SESSIONS=5000 kernel channels are opened at once (CPUS=apart or shared, ROUNDS=2)
+	@$(BIN)/python -m benchmarks.crowd $(addprefix --sessions ,$(SESSIONS)) $(addprefix --cpus ,$(CPUS)) \
+	  $(addprefix --rounds ,$(ROUNDS))
 
 # Not that of the board, which wants an hour of company.
 picture: .venv/dev.stamp chromium  ## Take the pictures of README and docs anew

@@ -1,18 +1,28 @@
 """5 000 notebook sessions opened at once: all are recorded, and who asks for something else does not notice.
 
-    python -m benchmarks.crowd [--sessions 5000] [--reports]
+    python -m benchmarks.crowd [--sessions 5000] [--together 5000] [--rounds 2] [--cpus free]
+    make bench-crowd CPUS=apart
 
-A few browsers ask for a small answer at a fixed pace. What they wait is measured while nothing else
-happens, while as many WebSockets are opened that are no sessions, while sessions are opened, and while
-these are reported to VISA: what sessions cost is the difference between the second and the third.
+A few browsers ask for a small answer at a fixed pace, on connections of their own. What they wait is
+measured while nothing else happens, while a crowd connects and each of it opens a WebSocket that is no
+session as soon as it is connected, while as many sessions are opened, and while either crowd leaves at
+once. What sessions cost is the difference between the two crowds.
+
+The clients and the instances of a benchmark are on the same machine. Where they should not matter, the worker
+gets the last CPU and everything else the others, and the browsers and their instance come first there: with
+`--cpus apart` the worker comes first, too, whatever else the machine does; with `--cpus shared` control is on
+the worker's CPU, as on a node whose CPUs are all busy. Both want two CPUs and root.
 """
 
 import argparse
 import asyncio
+import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +40,18 @@ _BROWSERS: Final = 4
 _PACE_S: Final = 0.02
 """Between two requests of one browser: 200 a second are far less than a worker can do."""
 
-_REST_S: Final = 10.0
+_REST_S: Final = 5.0
 _RECORDED_S: Final = 60.0
 _LOOK_S: Final = 0.5
+_LINGERED_S: Final = 8.0
+"""After which sessions are closed, and that is recorded: `SESSION_LINGER_S` and more."""
+
+_PARTS: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 0.999999))
 
 
 @dataclass
 class Wait:
-    """What requests had to wait in one phase; seconds."""
+    """What requests had to wait in one kind of phase, in all rounds; seconds."""
 
     name: str
     latencies: list[float] = field(default_factory=list)
@@ -49,16 +63,14 @@ class Wait:
         ordered = sorted(self.latencies)
         shown = [f"{name} {ordered[int(len(ordered) * part)] * 1e3:7.2f} ms" for name, part in _PARTS]
         cpu = f"CPU of control {self.control_cpu_s:6.2f} s, of the worker {self.worker_cpu_s:6.2f} s"
-        return f"{self.name:<36}{self.seconds:7.1f} s  {'  '.join(shown)}  {len(ordered):6} requests  {cpu}"
-
-
-_PARTS: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 0.999999))
+        return f"{self.name:<28}{self.seconds:7.1f} s  {'  '.join(shown)}  {len(ordered):6} requests  {cpu}"
 
 
 class Browsers:
     """They ask from `begin` to `end`; what they wait belongs to the phase that is on."""
 
     def __init__(self, proxy: Running) -> None:
+        self.waits: dict[str, Wait] = {}
         self._proxy = proxy
         self._wait = Wait("")
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,20 +80,20 @@ class Browsers:
         self._tasks = [asyncio.create_task(self._ask(number)) for number in range(_BROWSERS)]
         await asyncio.sleep(_PACE_S)
 
-    async def measure(self, name: str, work: asyncio.Future[None]) -> Wait:
-        """Wait for work, and give what requests waited meanwhile. Raises what either raises."""
+    async def measure(self, name: str, work: asyncio.Future[None]) -> None:
+        """Wait for work, and keep what requests waited meanwhile. Raises what either raises."""
         control, *workers = self._proxy.child.pids()
         before = cpu_us(control), sum(map(cpu_us, workers))
-        self._wait, began = Wait(name), time.perf_counter()
+        wait = self._wait = self.waits.setdefault(name, Wait(name))
+        began = time.perf_counter()
         await asyncio.wait([work, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
             if task.done():
                 await task
         await work
-        self._wait.seconds = time.perf_counter() - began
-        self._wait.control_cpu_s = (cpu_us(control) - before[0]) / 1e6
-        self._wait.worker_cpu_s = (sum(map(cpu_us, workers)) - before[1]) / 1e6
-        return self._wait
+        wait.seconds += time.perf_counter() - began
+        wait.control_cpu_s += (cpu_us(control) - before[0]) / 1e6
+        wait.worker_cpu_s += (sum(map(cpu_us, workers)) - before[1]) / 1e6
 
     async def end(self) -> None:
         """Ask no more."""
@@ -108,61 +120,112 @@ class Browsers:
             writer.close()
 
 
-def _rows(world: World, query: str) -> int:
-    with closing(sqlite3.connect(world.folder / "data" / "journal.sqlite3")) as journal:
-        return int(journal.execute(query).fetchone()[0])
+class Crowds:
+    """Opens and closes crowds, and looks into the journal."""
+
+    def __init__(self, world: World, proxy: Running, browsers: Browsers, together: int) -> None:
+        self._world = world
+        self._proxy = proxy
+        self._browsers = browsers
+        self._together = together
+
+    async def round(self, work: str, name: str, count: int) -> None:
+        """Have a crowd come and go."""
+        measure, start = self._browsers.measure, asyncio.ensure_future
+        with ExitStack() as stack:
+
+            def open_all() -> None:
+                stack.enter_context(
+                    Driver.running(self._world, work, self._proxy.port, count, self._together)
+                )
+
+            async def close_all() -> None:
+                await asyncio.to_thread(stack.close)
+                await asyncio.sleep(1)  # what they leave behind
+
+            await measure("nothing else", start(asyncio.sleep(_REST_S)))
+            await measure(f"{count} {name}", start(asyncio.to_thread(open_all)))
+            if work == "kernel":
+                began = time.perf_counter()
+                await measure("until all are recorded", start(self._recorded(count)))
+                sys.stdout.write(
+                    f"all recorded {time.perf_counter() - began:.1f} s after the last 101, at most\n"
+                )
+            await measure("while they are open", start(asyncio.sleep(_REST_S)))
+            await measure(f"{name} leave", start(close_all()))
+        if work == "kernel":
+            await measure("until they are closed", start(asyncio.sleep(_LINGERED_S)))
+
+    async def _recorded(self, count: int) -> None:
+        deadline = time.monotonic() + _RECORDED_S
+        while (found := await asyncio.to_thread(self._open_sessions)) < count:
+            if time.monotonic() > deadline:
+                raise Failed(f"{found} of {count} recorded after {_RECORDED_S:.0f} s")
+            await asyncio.sleep(_LOOK_S)
+
+    def _open_sessions(self) -> int:
+        with closing(sqlite3.connect(self._world.folder / "data" / "journal.sqlite3")) as journal:
+            query = "SELECT count(*) FROM sessions WHERE closed_at IS NULL"
+            return int(journal.execute(query).fetchone()[0])
 
 
-async def _until(world: World, query: str, count: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while (found := await asyncio.to_thread(_rows, world, query)) < count:
-        if time.monotonic() > deadline:
-            raise Failed(f"{found} of {count} after {seconds:.0f} s: {query}")
-        await asyncio.sleep(_LOOK_S)
+def _place(proxy: Running, cpus: str) -> None:
+    """Give every role its CPU, and its turn there."""
+    *_, last = sorted(os.sched_getaffinity(0))
+    control, *workers = proxy.child.pids()
+    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(2))
+    for thread in _threads([*workers, control] if cpus == "shared" else workers):
+        os.sched_setaffinity(thread, {last})
+        if cpus == "apart":
+            os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(1))
 
 
-async def _measure(world: World, proxy: Running, sessions: int, *, reports: bool) -> None:
+def _threads(pids: Iterable[int]) -> list[int]:
+    return [int(task.name) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def _load_cpus() -> str:
+    *others, _ = sorted(os.sched_getaffinity(0))
+    if not others or os.geteuid() != 0:
+        raise SystemExit("--cpus apart and shared want two CPUs and root")
+    return ",".join(map(str, others))
+
+
+async def _measure(world: World, proxy: Running, options: argparse.Namespace) -> None:
     browsers = Browsers(proxy)
     await browsers.begin()
-    with ExitStack() as stack:
-
-        def open_all(work: str) -> None:
-            stack.enter_context(Driver.running(world, work, proxy.port, sessions))
-
-        async def phase(name: str, work: asyncio.Future[None]) -> None:
-            print(await browsers.measure(name, work), flush=True)  # noqa: T201 -- a command
-
-        start = asyncio.ensure_future
-        await phase("warm-up", start(asyncio.sleep(_REST_S / 2)))
-        await phase("before", start(asyncio.sleep(_REST_S)))
-        await phase(f"{sessions} other WebSockets", start(asyncio.to_thread(open_all, "ws")))
-        # Both crowds together are more than the default lets in.
-        await phase("closing them", start(asyncio.to_thread(stack.close)))
-        await phase("after them", start(asyncio.sleep(_REST_S)))
-        await phase(f"{sessions} notebook sessions", start(asyncio.to_thread(open_all, "kernel")))
-        began = time.perf_counter()
-        query = "SELECT count(*) FROM sessions WHERE closed_at IS NULL"
-        await phase("until all are recorded", start(_until(world, query, sessions, _RECORDED_S)))
-        print(f"all recorded {time.perf_counter() - began:.1f} s after the last 101")  # noqa: T201 -- likewise
-        if reports:
-            query = "SELECT count(*) FROM reports WHERE state = 'delivered'"
-            await phase("until all are reported", start(_until(world, query, sessions, sessions / 20)))
-        await phase("after them", start(asyncio.sleep(_REST_S)))
+    crowds = Crowds(world, proxy, browsers, options.together or options.sessions)
+    await browsers.measure("warm-up", asyncio.ensure_future(asyncio.sleep(_REST_S)))
+    for _ in range(options.rounds):
+        await crowds.round("ws", "other WebSockets", options.sessions)
+        await crowds.round("kernel", "notebook sessions", options.sessions)
     await browsers.end()
+    sys.stdout.writelines(f"{wait}\n" for name, wait in browsers.waits.items() if name != "warm-up")
 
 
 def main() -> None:
     """Run it in a world of its own."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.crowd", description=__doc__)
-    parser.add_argument("--sessions", type=int, default=5000)
-    parser.add_argument(
-        "--reports", action="store_true", help="wait until VISA was told of all, at 100 a second"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.crowd", description=(__doc__ or "").partition("\n")[0]
     )
-    arguments = parser.parse_args()
+    parser.add_argument("--sessions", type=int, default=5000)
+    parser.add_argument("--together", type=int, help="how many come at a time: all, if not told")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--cpus", choices=("free", "apart", "shared"), default="free", help="who may use which CPU"
+    )
+    options = parser.parse_args()
+    placed = options.cpus != "free"
+    load_cpus = _load_cpus() if placed else None
     folder = Path(tempfile.mkdtemp(prefix="crowd-"))
     try:
-        with running_world(folder, proxy_cpu=None, load_cpus=None) as world, ours(world) as proxy:
-            asyncio.run(_measure(world, proxy, arguments.sessions, reports=arguments.reports))
+        with (
+            running_world(folder, proxy_cpu=None, load_cpus=load_cpus, first=placed) as world,
+            ours(world) as proxy,
+        ):
+            if placed:
+                _place(proxy, options.cpus)
+            asyncio.run(_measure(world, proxy, options))
     finally:
         shutil.rmtree(folder)
 

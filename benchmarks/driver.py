@@ -31,9 +31,12 @@ class Driver:
 
     @classmethod
     @contextmanager
-    def running(cls, world: World, work: str, port: int, connections: int) -> Iterator[Self]:
-        """Run a client until the block is left. Raises `Failed` when its warm-up fails."""
-        command = [sys.executable, "-m", "benchmarks.load", work, str(port), str(connections)]
+    def running(
+        cls, world: World, work: str, port: int, connections: int, together: int | None = None
+    ) -> Iterator[Self]:
+        """Run a client (`load`) until the block is left. Raises `Failed` when its warm-up fails."""
+        numbers = [port, connections] if together is None else [port, connections, together]
+        command = [sys.executable, "-m", "benchmarks.load", work, *map(str, numbers)]
         with child(
             "load",
             command,

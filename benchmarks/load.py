@@ -1,8 +1,9 @@
 """Our own client: cheap enough to keep a proxy busy, and honest about what it got.
 
-    python -m benchmarks.load WORK PORT CONNECTIONS
+    python -m benchmarks.load WORK PORT CONNECTIONS [TOGETHER]
 
-It connects, lets every connection do its work once, and says so on standard output. Then each line of
+It connects, lets every connection do its work once, and says so on standard output; TOGETHER of them come
+at a time (default: 50), each asking as soon as it is connected. Then each line of
 standard input, `count N` or `seconds S`, makes it do the work so often or so long, on all connections at
 once (with `ramp N` on more and more of them), and answer with one line of JSON: `done`, `seconds` and
 `latency_us`, or `error`. When standard input ends, it closes its connections and goes. A wrong status or
@@ -28,6 +29,7 @@ from benchmarks.world import PAGE, SMALL, STREAM
 _HEAD_END: Final = b"\r\n\r\n"
 _SILENCE_S: Final = 60.0
 _BATCH: Final = 50
+"""How many come at a time, unless told: nobody comes in thousands at once."""
 
 TARGETS: Final = {
     "small": "/jupyter/1/small",
@@ -53,14 +55,45 @@ class Crowd:
         self.to_start = 0
         self.stop_at = 0.0
         self.under_way = 0
+        self.began = 0.0
+        self.once = False
         self.waiting: list[Client] = []
         """Those that begin only when others have been answered."""
         self.finished: asyncio.Future[None]
         self.now = time.perf_counter
 
+    def expect(self, count: int, seconds: float = 0.0, *, once: bool = False) -> None:
+        """Begin anew: `count` units of work are to be done, or what can be begun in `seconds`.
+
+        `once`: by each connection one.
+        """
+        self.orders += 1
+        self.once = once
+        self.finished = asyncio.get_running_loop().create_future()
+        self.latencies = array("d")
+        self.began = self.now()
+        self.to_start = count
+        self.stop_at = self.began + seconds if seconds else 0.0
+        self.waiting = []
+
+    async def finish(self, patience_s: float) -> dict[str, object]:
+        """Wait for the last answer, and say what was done. Raises `Wrong` or `TimeoutError`."""
+        async with asyncio.timeout(patience_s):
+            await self.finished
+        return {
+            "done": len(self.latencies),
+            "seconds": self.now() - self.began,
+            "latency_us": percentiles(self.latencies),
+        }
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether more is to be begun."""
+        return self.to_start > 0 and not (self.stop_at and self.now() >= self.stop_at)
+
     def may_start(self) -> bool:
-        """Whether a connection shall do its work once more."""
-        if self.to_start <= 0 or (self.stop_at and self.now() >= self.stop_at):
+        """Whether a connection shall do its work once more; then it has begun."""
+        if not self.wants_more:
             return False
         self.to_start -= 1
         self.under_way += 1
@@ -76,7 +109,7 @@ class Crowd:
 
     def rest(self) -> None:
         """Note that a connection has nothing to do any more."""
-        if not self.under_way and not self.finished.done():
+        if not (self.under_way or self.wants_more or self.finished.done()):
             self.finished.set_result(None)
 
     def failed(self, why: str) -> None:
@@ -133,7 +166,10 @@ class Client(asyncio.Protocol):
     def finish(self) -> None:
         """End one, and go on."""
         self.crowd.done(self.began)
-        self.go()
+        if self.crowd.once:
+            self.crowd.rest()
+        else:
+            self.go()
 
 
 class Requests(Client):
@@ -355,7 +391,7 @@ def clients(work: str, crowd: Crowd, connections: int, port: int) -> list[Client
     raise SystemExit(f"{work} is no work that this client knows")
 
 
-async def run(work: str, port: int, connections: int) -> None:
+async def run(work: str, port: int, connections: int, together: int) -> None:
     """Connect, warm up, then obey standard input."""
     loop = asyncio.get_running_loop()
     crowd = Crowd()
@@ -363,7 +399,7 @@ async def run(work: str, port: int, connections: int) -> None:
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     try:
-        say(await _warm_up(crowd, everyone, port))
+        say(await _warm_up(crowd, everyone, port, together))
         while order := (await lines.readline()).decode():
             say(await obey(order, crowd, everyone))
     except (Wrong, OSError) as error:  # TimeoutError is one
@@ -372,16 +408,20 @@ async def run(work: str, port: int, connections: int) -> None:
         one.leave()
 
 
-async def _warm_up(crowd: Crowd, everyone: list[Client], port: int) -> dict[str, object]:
-    """Connect, and have every connection work once, a few at a time: nobody comes in thousands at once."""
-    loop = asyncio.get_running_loop()
+async def _warm_up(crowd: Crowd, everyone: list[Client], port: int, together: int) -> dict[str, object]:
+    """Connect, and have every connection work once."""
     answer: dict[str, object] = {}
-    for batch in itertools.batched(everyone, _BATCH):
-        for one in batch:
-            if not one.connects_anew:
-                await loop.create_connection(lambda one=one: one, "127.0.0.1", port)  # type: ignore[misc]
-        answer = await obey(f"count {len(batch)}", crowd, batch)
+    for batch in itertools.batched(everyone, together):
+        crowd.expect(len(batch), once=True)
+        await asyncio.gather(*(_come(one, port) for one in batch))
+        answer = await crowd.finish(_SILENCE_S)
     return answer
+
+
+async def _come(one: Client, port: int) -> None:
+    if not one.connects_anew:
+        await asyncio.get_running_loop().create_connection(lambda: one, "127.0.0.1", port)
+    one.go()
 
 
 def say(answer: dict[str, object]) -> None:
@@ -393,23 +433,15 @@ def say(answer: dict[str, object]) -> None:
 async def obey(order: str, crowd: Crowd, everyone: Sequence[Client]) -> dict[str, object]:
     """Do what a line says. Raises `Wrong` or `TimeoutError`."""
     kind, amount = order.split()
-    crowd.orders += 1
-    crowd.finished = asyncio.get_running_loop().create_future()
-    crowd.latencies = array("d")
-    began = time.perf_counter()
-    crowd.to_start = sys.maxsize if kind == "seconds" else int(amount)
-    crowd.stop_at = began + float(amount) if kind == "seconds" else 0.0
+    if kind == "seconds":
+        crowd.expect(sys.maxsize, seconds=float(amount))
+    else:
+        crowd.expect(int(amount))
     first = _BATCH if kind == "ramp" else len(everyone)
     crowd.waiting = list(everyone[first:])
     for one in everyone[:first]:
         one.go()
-    async with asyncio.timeout(_SILENCE_S + float(amount)):
-        await crowd.finished
-    return {
-        "done": len(crowd.latencies),
-        "seconds": time.perf_counter() - began,
-        "latency_us": percentiles(crowd.latencies),
-    }
+    return await crowd.finish(_SILENCE_S + float(amount))
 
 
 def percentiles(latencies: "array[float]") -> dict[str, float]:
@@ -418,13 +450,13 @@ def percentiles(latencies: "array[float]") -> dict[str, float]:
     return {name: ordered[int(len(ordered) * part)] * 1e6 for name, part in (("p50", 0.5), ("p99", 0.99))}
 
 
-def main(work: str, port: int, connections: int) -> None:
+def main(work: str, port: int, connections: int, together: int = _BATCH) -> None:
     """Do one kind of work."""
     if work in transfers.WORKS:
         transfers.run(work, port)
     else:
-        uvloop.run(run(work, port, connections))
+        uvloop.run(run(work, port, connections, together))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -142,13 +142,17 @@ def child(
     cpus: str | None = None,
     environment: Mapping[str, str] | None = None,
     pipes: bool = False,
+    first: bool = False,
 ) -> Iterator[Child]:
     """Run a program in `folder`, pinned to `cpus`; it has ended when this block is left, however that is.
 
+    With `first` it never waits for a CPU that something ordinary uses; only root may ask for that.
     Its output goes to `<name>.log` in `folder`; with `pipes`, standard input and output are ours.
     """
     # When we are killed, so is the program: nothing else would tell it.
     command = ["setpriv", "--pdeathsig", "KILL", "prlimit", f"--nofile={descriptors()}", *command]
+    if first:
+        command = ["chrt", "--fifo", "1", *command]
     if cpus is not None:
         command = ["taskset", "--cpu-list", cpus, *command]
     log = folder / f"{name}.log"

@@ -68,8 +68,13 @@ class World:
 
 
 @contextmanager
-def running_world(folder: Path, *, proxy_cpu: str | None, load_cpus: str | None) -> Iterator[World]:
-    """Start both instances and the API; they have ended when this block is left."""
+def running_world(
+    folder: Path, *, proxy_cpu: str | None, load_cpus: str | None, first: bool = False
+) -> Iterator[World]:
+    """Start both instances and the API; they have ended when this block is left.
+
+    With `first`, instance 1 answers before all else that is to be done (see `child`).
+    """
     nginx = program("nginx")
     if nginx is None:
         raise Failed("nginx plays the instance, and is not installed: apt-get install nginx-light")
@@ -82,7 +87,9 @@ def running_world(folder: Path, *, proxy_cpu: str | None, load_cpus: str | None)
     )
     echo = (sys.executable, "-m", "benchmarks.instance", world.hosts[1], str(INSTANCE_PORT))
     with ExitStack() as stack:
-        files = stack.enter_context(child("instance", [nginx, "-c", configuration], folder, cpus=load_cpus))
+        files = stack.enter_context(
+            child("instance", [nginx, "-c", configuration], folder, cpus=load_cpus, first=first)
+        )
         other = stack.enter_context(
             child(
                 "echo",

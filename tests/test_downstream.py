@@ -5,8 +5,10 @@ The real protocol, rules and reader over a transport in memory; forwarding is lo
 
 import asyncio
 import gc
+import math
 import weakref
 from collections.abc import Callable
+from typing import override
 
 import pytest
 
@@ -20,6 +22,7 @@ from visa_jupyter_proxy.worker.access.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.access.questions import Questions
 from visa_jupyter_proxy.worker.accounting.counts import Counts
 from visa_jupyter_proxy.worker.downstream import DRAIN_IDLE_S, LINGER_S, MOST_IN_A_TURN, Downstream
+from visa_jupyter_proxy.worker.newcomers import MOST_AT_ONCE, Newcomers
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets.admission import Admission
@@ -53,8 +56,33 @@ _SETTINGS = WorkerSettings(
 _NOT_FOUND = b"GET /nope HTTP/1.1\r\nHost: visa\r\n\r\n"
 
 
-class Client:
-    """A client of a worker that is the only one it has; time stands still unless it is moved."""
+class Connection:
+    """One connection to a worker, over a transport in memory."""
+
+    def __init__(self, worker: "Client", wire: Wire) -> None:
+        self._worker = worker
+        self.wire = wire
+        self.downstream = Downstream(worker.proxy)
+        self.downstream.connection_made(wire)
+
+    def sends(self, data: bytes) -> None:
+        """Let bytes arrive, as a transport that is not paused would."""
+        assert self.wire.reading
+        self.downstream.data_received(data)
+
+    @property
+    def answers(self) -> int:
+        """How many answers have been written so far."""
+        return self.wire.sent.count(b"HTTP/1.1 ")
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.downstream.deadline - self._worker.now
+
+
+class Client(Connection):
+    """A client of a worker that is the only one it has at first; time stands still unless it is moved."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -84,29 +112,13 @@ class Client:
             counts=Counts([JUPYTER]),
             tell=lambda _: None,
         )
-        self.proxy.now = lambda: self.now
         self.now = 1000.0
-        self.wire = Wire()
-        self.downstream = Downstream(self.proxy)
-        self.downstream.connection_made(self.wire)
-
-    def sends(self, data: bytes) -> None:
-        """Let bytes arrive, as a transport that is not paused would."""
-        assert self.wire.reading
-        self.downstream.data_received(data)
-
-    @property
-    def answers(self) -> int:
-        """How many answers have been written so far."""
-        return self.wire.sent.count(b"HTTP/1.1 ")
-
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline."""
-        return self.downstream.deadline - self.now
+        self.proxy.now = lambda: self.now
+        self.proxy.newcomers = Newcomers(loop.call_soon, self.proxy.now)
+        super().__init__(self, Wire())
 
 
-_TURNS = 20
+_TURNS = 200
 
 
 def _run(test: Callable[[Client], None], then: Callable[[Client], None] | None = None) -> None:
@@ -240,6 +252,91 @@ class TestDrain:
             assert (1, True) == (client.answers, b"\r\nConnection: close\r\n" in client.wire.sent)
 
         _run(test)
+
+
+class TestCrowds:
+    """What many new connections say first in one moment is taken in one after the other."""
+
+    def test_who_is_in_already_does_not_wait(self) -> None:
+        """Answered at once, while most of a crowd are not; then these are, in order."""
+        served: list[int] = []
+
+        def test(client: Client) -> None:
+            client.sends(_NOT_FOUND)
+            client.now += 1
+            for number in range(90):
+                Connection(client, NotedWire(number, served)).sends(_NOT_FOUND)
+            client.sends(_NOT_FOUND)
+            assert (2, [*range(MOST_AT_ONCE)]) == (client.answers, served)
+
+        def then(_client: Client) -> None:
+            assert [*range(90)] == served
+
+        _run(test, then)
+
+    def test_who_waits_is_not_read_and_has_no_deadline(self) -> None:
+        """It has spoken in time. When its turn has come, all is as ever."""
+        last: list[Connection] = []
+
+        def test(client: Client) -> None:
+            last.append(_last_of_a_crowd(client, _NOT_FOUND[:5]))
+            assert (False, math.inf) == (last[0].wire.reading, last[0].left)
+
+        def then(_client: Client) -> None:
+            assert _HEADER_S == last[0].left
+            last[0].sends(_NOT_FOUND[5:])
+            assert 1 == last[0].answers
+
+        _run(test, then)
+
+    def test_who_has_gone_meanwhile_is_left_out(self) -> None:
+        """Nothing is done for it, and who is behind it has its turn."""
+        waiting: list[Connection] = []
+
+        def test(client: Client) -> None:
+            waiting.extend(_last_of_a_crowd(client, _NOT_FOUND) for _ in range(2))
+            waiting[0].downstream.connection_lost(None)
+
+        def then(_client: Client) -> None:
+            assert [0, 1] == [one.answers for one in waiting]
+
+        _run(test, then)
+
+    def test_who_waits_when_the_worker_stops_is_answered(self) -> None:
+        """Its request has come: it is the last one on this connection."""
+        last: list[Connection] = []
+
+        def test(client: Client) -> None:
+            last.append(_last_of_a_crowd(client, _NOT_FOUND))
+            last[0].downstream.drain()
+            assert (0, math.inf) == (last[0].answers, last[0].left)
+
+        def then(_client: Client) -> None:
+            assert (1, True) == (last[0].answers, b"\r\nConnection: close\r\n" in last[0].wire.sent)
+
+        _run(test, then)
+
+
+class NotedWire(Wire):
+    """Notes when something is written."""
+
+    def __init__(self, number: int, written: list[int]) -> None:
+        super().__init__()
+        self._number = number
+        self._written = written
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        super().write(data)
+        self._written.append(self._number)
+
+
+def _last_of_a_crowd(client: Client, data: bytes) -> Connection:
+    """Have so many new connections speak in one moment that the last one has to wait."""
+    for _ in range(MOST_AT_ONCE + 1):
+        connection = Connection(client, Wire())
+        connection.sends(data)
+    return connection
 
 
 class TestClientsThatDoNotRead:

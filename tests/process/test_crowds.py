@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -178,6 +179,26 @@ def test_217_five_hundred_sessions_at_once(place: Place) -> None:
     asyncio.run(main())
     place.api.wait(lambda: 500 == len(place.sessions()) and not any(place.sessions().values()))
     proxy.wait(lambda: [(500,)] == rows(journal, "SELECT count(*) FROM sessions WHERE closed_at IS NOT NULL"))
+
+
+def test_a_crowd_that_comes_at_once_holds_up_nobody_else(place: Place) -> None:
+    """Who asks on a connection that is in use does not wait for all who have just come, and speak first."""
+    proxy = place.start()
+    client = place.client(proxy)
+    assert client.ask(get("/nobody/in")).status == 404
+    with ExitStack() as stack:
+        before = open_descriptors(proxy)
+        crowd = [stack.enter_context(RawClient(proxy.port)) for _ in range(300)]
+        proxy.wait(lambda: open_descriptors(proxy) == before + len(crowd))
+        os.kill(proxy.worker_pid, signal.SIGSTOP)  # so that all of it has come when it looks
+        for other in crowd:
+            other.send(get("/nobody/crowd"))
+        client.send(get("/nobody/in"))
+        os.kill(proxy.worker_pid, signal.SIGCONT)
+        assert {404} == {one.response().status for one in (client, *crowd)}
+    proxy.wait(lambda: len(proxy.records("request")) == len(crowd) + 2)
+    order = [record["path"] for record in proxy.records("request")]
+    assert order.index("/nobody/in", 1) < 30
 
 
 class TestNothingIsLeft:

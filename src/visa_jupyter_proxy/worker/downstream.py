@@ -17,6 +17,7 @@ The methods are sorted by who calls them: the loop, the reader, the exchange, th
 
 import asyncio
 import math
+from functools import partial
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
@@ -65,6 +66,8 @@ class Downstream(asyncio.Protocol):
         self._holds = 0
         self._full = False
         self._feeding = False
+        self._is_new = True
+        """Nothing has come yet."""
         self._in_head = False
         """A head has begun to arrive, and its deadline is set."""
         self._draining = False
@@ -93,6 +96,11 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._transport is None:
             return
+        if self._is_new:
+            self._is_new = False
+            if not self._proxy.newcomers.may_enter():
+                self._wait(data)
+                return
         self._feeding = True
         try:
             self._reader.feed(data)
@@ -102,19 +110,8 @@ class Downstream(asyncio.Protocol):
             self._refuse(error)
         finally:
             self._feeding = False
-        if self._reader.has_been_read:
-            return  # one whole request, as nearly always
-        if self._reader.is_in_head and not (self._in_head or self._lingering):
-            self._in_head = True  # until a head is complete, no byte moves its deadline
-            self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
-        elif self._reader.leftover and not self._lingering:
-            self.hold(Hold.PIPELINED)
-        if self._reader.is_laborious and not self._lingering:
-            # The loop reads a connection that is never empty many times in a row.
-            self.hold(Hold.OTHERS_TURN)
-            self._proxy.loop.call_soon(self.release, Hold.OTHERS_TURN)
-        if self._reader.remaining >= LARGE:
-            self._splice_rest(self._reader.remaining)
+        if not self._reader.has_been_read:  # nearly always it has: one whole request
+            self._go_on_within()
 
     @override
     def eof_received(self) -> bool:
@@ -348,10 +345,35 @@ class Downstream(asyncio.Protocol):
             self._exchange.draining = True
         elif self._lingering:
             self.deadline = min(self.deadline, self._proxy.now() + DRAIN_LINGER_S)
-        elif self._reader.is_between_messages:
+        elif self._reader.is_between_messages and not self._holds:
             self.deadline = min(self.deadline, self._proxy.now() + DRAIN_IDLE_S)
 
     # --- steps -----------------------------------------------------------------------------
+
+    def _go_on_within(self) -> None:
+        """Set what holds until the rest of a request comes, or while there is more than one."""
+        if self._reader.is_in_head and not (self._in_head or self._lingering):
+            self._in_head = True  # until a head is complete, no byte moves its deadline
+            self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
+        elif self._reader.leftover and not self._lingering:
+            self.hold(Hold.PIPELINED)
+        if self._reader.is_laborious and not self._lingering:
+            # The loop reads a connection that is never empty many times in a row.
+            self.hold(Hold.OTHERS_TURN)
+            self._proxy.loop.call_soon(self.release, Hold.OTHERS_TURN)
+        if self._reader.remaining >= LARGE:
+            self._splice_rest(self._reader.remaining)
+
+    def _wait(self, data: bytes) -> None:
+        """Read on in a later turn, as one of a crowd that has just come."""
+        self.hold(Hold.OTHERS_TURN)
+        self.deadline = math.inf  # it has spoken in time
+        self._proxy.newcomers.wait(partial(self._enter, data))
+
+    def _enter(self, data: bytes) -> None:
+        self.release(Hold.OTHERS_TURN)
+        self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
+        self.data_received(data)
 
     def _start(self, exchange: Exchange) -> None:
         to_wait_for = self._proxy.forward(exchange)

@@ -1,7 +1,7 @@
 """Where clients come in: the listening socket that control has bound, and that all workers share.
 
 A worker that is alone leaves accepting to uvloop. Several would take very uneven parts of it so: all are
-woken, and whoever is first takes everything that waits (41 of 400 connections here, 359 there). So each
+woken, and whoever turns fastest takes most of what waits (41 of 400 connections here, 359 there). So each
 takes one connection at a time, and only while no other worker has fewer; what it leaves to the others
 it takes all the same if it still waits there a few milliseconds later.
 `docs/decisions/0006-workers-share-one-socket.md` has the figures, and what else was thought of.
