@@ -123,39 +123,42 @@ class Proxy:
             if POLL in request.special and request.method == b"GET" and not request.websocket:
                 return self._answer_poll(exchange, match)
             grant = exchange.grant or self._known(exchange, match)
-            upstream = self._idle(exchange, match, grant) if grant is not None else None
-            if grant is None or upstream is None:
-                return self._forward_later(exchange, match, grant)
-            self._send(exchange, match, grant, upstream)
+            if grant is None:
+                return self._forward_later(exchange, match)
+            head = self._head(exchange, match, grant)
+            upstream = self._idle(exchange, match, grant)
+            if upstream is None:
+                return self._forward_later(exchange, match, grant, head)
+            self._send(exchange, upstream, head)
         except ProxyError as error:
             self._refuse(exchange, error)
         except Exception:  # noqa: BLE001 -- no request ends the process or is left without an answer
             self._confess(exchange)
         return None
 
-    async def _forward_later(self, exchange: Exchange, match: Match, grant: Grant | None) -> None:
+    async def _forward_later(
+        self, exchange: Exchange, match: Match, grant: Grant | None = None, head: bytes = b""
+    ) -> None:
         """Go on when VISA has answered, and a connection is there."""
         try:
-            upstream = None
-            if grant is None:
-                grant = await self._ask(exchange, match)
-                upstream = self._idle(exchange, match, grant)
-            upstream = upstream or await self._connect_for(exchange, match, grant)
-            self._send(exchange, match, grant, upstream)
+            grant = grant or await self._ask(exchange, match)
+            head = head or self._head(exchange, match, grant)
+            upstream = self._idle(exchange, match, grant) or await self._connect_for(exchange, match, grant)
+            self._send(exchange, upstream, head)
         except ProxyError as error:
             self._refuse(exchange, error)
         except Exception:  # noqa: BLE001 -- likewise
             self._confess(exchange)
 
-    def _send(self, exchange: Exchange, match: Match, grant: Grant, upstream: Upstream) -> None:
+    def _head(self, exchange: Exchange, match: Match, grant: Grant) -> bytes:
+        """Compose what the instance gets; it can fail, and so stands before the connection."""
         request = exchange.request
-        try:
-            lines = self._request_lines(request, match, grant, exchange.client, request_id=exchange.id)
-        except InstanceNotReady:
-            self._pool.keep(upstream)  # nothing was sent on it
-            raise
+        lines = self._request_lines(request, match, grant, exchange.client, request_id=exchange.id)
+        return request_head(request.method, match.target, lines)
+
+    def _send(self, exchange: Exchange, upstream: Upstream, head: bytes) -> None:
         upstream.attach(exchange)
-        exchange.forward(upstream, request_head(request.method, match.target, lines), self.now())
+        exchange.forward(upstream, head, self.now())
 
     def _refuse(self, exchange: Exchange, error: ProxyError) -> None:
         # Without the frames it came through, which hold the exchange: they would refer to each other.
