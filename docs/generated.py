@@ -165,7 +165,7 @@ def log_page() -> str:
 def _logged(path: Path) -> Iterator[str]:
     place = path.relative_to(SOURCE).with_suffix("")
     for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(call, ast.Call) or not _is_log(call.func):
+        if not isinstance(call, ast.Call) or not is_log(call.func):
             continue
         level = call.func.attr if isinstance(call.func, ast.Attribute) else "by what happened"
         fields = [f"`{one.arg}`" for one in call.keywords if one.arg not in (None, "exc_info")]
@@ -177,7 +177,8 @@ _CALL: Final = re.compile(rf"(?:logs\.get\(.*\)|_?log|self\._log)\.(?:{'|'.join(
 """`logs.get().warning`, `_log.error`; or `_teller(...)`, which chooses the level."""
 
 
-def _is_log(func: ast.expr) -> bool:
+def is_log(func: ast.expr) -> bool:
+    """Whether this is what logs, where it is called."""
     return _CALL.fullmatch(ast.unparse(func)) is not None
 
 
@@ -193,7 +194,7 @@ def _events(text: ast.expr) -> Iterator[str]:
                 str(part.value) if isinstance(part, ast.Constant) else "..." for part in text.values
             )
         case _:
-            yield f"(*{ast.unparse(text)}*)"
+            yield f"*a {ast.unparse(text)}, in its own words*"
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {

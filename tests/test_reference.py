@@ -1,5 +1,6 @@
 """The reference says what the code does, and all of it."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 import typer
 
-from docs.generated import NAME, PAGES
+from docs.generated import NAME, PAGES, SOURCE, is_log
 from visa_jupyter_proxy.cli import app
+from visa_jupyter_proxy.control.admin.openapi import document
+from visa_jupyter_proxy.logs import LEVELS
 from visa_jupyter_proxy.routes import conf
 from visa_jupyter_proxy.settings import FIELDS
 
@@ -34,6 +37,41 @@ def test_the_readme_has_no_table_of_settings_of_its_own() -> None:
     """A setting is described once: in settings.py, from which the reference is made."""
     rows = re.findall(r"^\| `([A-Z_]{4,})`", (_ROOT / "README.md").read_text(), re.MULTILINE)
     assert [] == rows, "describe settings in settings/settings.py, and run `make reference`"
+
+
+def _calls() -> Iterator[tuple[str, ast.Call]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                yield f"{path.relative_to(SOURCE)}:{call.lineno}", call
+
+
+def test_every_line_of_the_log_is_found() -> None:
+    """What logs is called so that the page has it: by no other name, and with all fields written out."""
+    called = [(place, call) for place, call in _calls() if isinstance(call.func, ast.Attribute)]
+    levels = [(place, call) for place, call in called if getattr(call.func, "attr", "") in LEVELS]
+    assert len(levels) > 40
+    assert [] == [place for place, call in levels if not is_log(call.func)]
+    # The fields of `state` are those of the two tables in behaviour.md, which test_state compares.
+    hidden = [place for place, call in levels if any(one.arg is None for one in call.keywords)]
+    assert ["state.py"] == [place.partition(":")[0] for place in hidden]
+
+
+def test_every_path_of_the_api_is_described() -> None:
+    """None is served that the page does not have."""
+    served = {
+        (ast.literal_eval(ast.unparse(path).replace("{PREFIX}", "").replace("{API}", "").lstrip("f")), add[1])
+        for _, call in _calls()
+        if (add := re.search(r"router\.add_(\w+)$", ast.unparse(call.func)))
+        and isinstance(path := call.args[0], ast.JoinedStr)
+    }
+    described = {
+        (path.replace("{", "{{").replace("}", "}}"), method)
+        for path, operations in document()["paths"].items()
+        for method in operations
+    }
+    assert len(served) > 7
+    assert described == served
 
 
 def test_every_route_key_has_its_row() -> None:

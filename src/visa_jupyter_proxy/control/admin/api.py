@@ -119,14 +119,15 @@ def _asks(request: web.Request) -> str:
     return f"{request.remote or 'unknown'} at {socket.gethostname()}"
 
 
-def _note(request: web.Request, **what: str) -> None:
+def _note(request: web.Request, *, session: str | None = None, user: str | None = None) -> None:
     agent = request.headers.get("User-Agent", "")[:256]
     logs.get().notice(
         "an administrator ends connections",
         client=request.remote,
         user_agent=logs.without_tokens(agent),
         request_id=request["id"],
-        **what,
+        session=session,
+        user=user,
     )
 
 

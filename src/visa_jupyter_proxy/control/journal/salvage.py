@@ -37,7 +37,14 @@ def carry_over(connection: Connection, damaged: Path) -> None:
         for table in metadata.sorted_tables:
             carried[table.name] = _carry_table_over(connection, source, table)
     lost = _leave_to_others(connection)
-    _log.warning("what could be read of the damaged journal has been carried over", **carried, ending=lost)
+    _log.warning(
+        "what could be read of the damaged journal has been carried over",
+        owners=carried["owners"],
+        sessions=carried["sessions"],
+        connections=carried["connections"],
+        reports=carried["reports"],
+        ending=lost,
+    )
 
 
 def _opened(damaged: Path) -> sqlite3.Connection:
