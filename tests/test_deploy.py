@@ -144,12 +144,35 @@ class TestCompose:
         done = _run(checker, "--builtin-schema", "vendor.compose-spec", self.FILE)
         assert 0 == done.returncode, done.stdout
 
-    def test_its_settings_can_be_used(self, tmp_path: Path) -> None:
-        """As the program reads them, with the variables' defaults, and secrets from files."""
-        variables = {
-            name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+    def _environment(self, given: dict[str, str]) -> dict[str, str]:
+        """Fill in what `.env` beside the file says, as Compose does."""
+        return {
+            name: re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: given.get(found[1]) or found[2], value)
             for name, value in self.PROXY["environment"].items()
         }
+
+    def test_the_env_of_the_original_holds(self, tmp_path: Path) -> None:
+        """All of it, but where it listens and keeps its data, which are the container's own."""
+        given = {
+            "API_HOST": "visa-api",
+            "API_PORT": "18086",
+            "CACHE_REFRESH_TIME_S": "30",
+            "LOG_LEVEL": "debug",
+            "LOG_TIMEZONE": "Europe/Paris",
+            "LOG_SYSLOG_HOST": "10.0.0.1",
+            "LOG_SYSLOG_PORT": "514",
+            "LOG_SYSLOG_APP_NAME": "visa",
+        }
+        environment = self._environment({settings.PREFIX + name: value for name, value in given.items()})
+        del environment[f"{settings.PREFIX}STORAGE_URL_FILE"]
+        loaded, warnings = settings.load(environment, tmp_path)
+        assert () == warnings
+        assert given == {name: str(getattr(loaded, name.lower())).removesuffix(".0") for name in given}
+        assert "http://visa-api:18086/api" == loaded.api_base_url
+
+    def test_its_settings_can_be_used(self, tmp_path: Path) -> None:
+        """As the program reads them, with the variables' defaults, and secrets from files."""
+        variables = self._environment({})
         secret = tmp_path / "storage-url"
         secret.write_text("postgresql+asyncpg://visa_jupyter_proxy:x@postgres:5432/visa_jupyter_proxy\n")
         name = f"{settings.PREFIX}STORAGE_URL_FILE"
