@@ -580,3 +580,28 @@ class TestFreePort:
         """Addresses that are not this machine's have no free port."""
         with pytest.raises(OSError, match=r"no port is free on all of 192\.0\.2\.1"):
             free_port(0, ["192.0.2.1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("--port", "99999"), 2, "less than or equal to 65535"),
+        (("--api-port", "-1"), 2, "greater than or equal to 0"),
+        (("--set", "RECHECK_S"), 2, "write NAME=VALUE"),
+        (("--set", "=5"), 2, "is no setting. Is "),
+        (("--set", "RECHEK_S=5"), 2, "RECHEK_S is no setting. Is RECHECK_S meant?"),
+        (("--port", "0", "--api-port", "0", "--logs", "/dev/null"), 1, "cannot be a directory for logs: "),
+    ],
+)
+def test_an_option_that_makes_no_sense(words: tuple[str, ...], status: int, said: str) -> None:
+    """Nothing is started, and it is said what to write: a setting that is none would be without effect."""
+    done = subprocess.run(  # noqa: S603 -- ours
+        [sys.executable, "-m", "visa_jupyter_proxy", "demo", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "200"},
+    )
+    assert (status, True) == (done.returncode, said in done.stderr), done.stderr
+    assert "Traceback" not in done.stderr

@@ -96,6 +96,35 @@ class TestForwarded:
         assert ("visa.facility.org", "GET /jupyter/7/lab?reset") == (told["host"], told["sent"])
         assert ("kept", "http") == _changes(told)["X-Forwarded-Proto"]
 
+    @pytest.mark.parametrize(
+        ("url", "request_", "host"),
+        [
+            ("//jupyter/7/lab", "GET //jupyter/7/lab", "visa.example.org"),
+            ("https://anna:secret@visa.test/jupyter/7/lab", "GET /jupyter/7/lab", "visa.test"),
+            ("https://visa.test", "GET /", "visa.test"),
+            ("https://visa.test?x=1", "GET /?x=1", "visa.test"),
+            ("/jupyter/7/\udcff", "GET /jupyter/7/%FF", "visa.example.org"),
+            ("/jupyter/7/é b", "GET /jupyter/7/%C3%A9%20b", "visa.example.org"),
+        ],
+    )
+    def test_addresses_as_people_write_them(self, site: Site, url: str, request_: str, host: str) -> None:
+        """As a browser takes them; a path is one, with however many slashes."""
+        told = json.loads(site.run("explain", "--json", url).stdout)
+        assert (request_, host) == (told["request"], told["host"])
+        assert "secret" not in json.dumps(told)
+
+    @pytest.mark.parametrize("value", ["é", "\udcff"])
+    def test_bytes_of_a_field(self, site: Site, value: str) -> None:
+        """They are sent as they were written."""
+        told = _told(site, "/jupyter/7/lab", "-H", f"X-Name: {value}")
+        (field,) = (field for field in told["fields"] if field["name"] == "X-Name")
+        assert (value, "kept") == (field["value"], field["change"])
+
+    def test_a_request_with_a_body(self, site: Site) -> None:
+        """There is no answer to it before its body has come: none is shown."""
+        told = _told(site, "/jupyter/7/api/contents", "--method", "PUT", "-H", "Content-Length: 5")
+        assert (True, []) == ("PUT" in told["sent"], told["answer"])
+
     def test_a_rewritten_path(self, site: Site) -> None:
         """The target that is sent, and how places that the service names come back."""
         told = _told(site, "/visafs/7/api/files//x")
@@ -288,6 +317,9 @@ class TestMistakes:
         [
             ["ftp://x/y"],
             ["jupyter/7"],
+            [""],
+            ["http://[::1/jupyter/7"],
+            ["https:///jupyter/7"],
             ["/jupyter/7", "-H", "X"],
             ["/jupyter/7", "-H", "X: a\nY: b"],
             ["/jupyter/7", "--peer", "localhost"],
@@ -295,8 +327,9 @@ class TestMistakes:
         ],
     )
     def test_an_option_that_makes_no_sense(self, site: Site, arguments: list[str]) -> None:
-        """Nothing is explained that was not asked."""
-        assert 2 == site.run("explain", *arguments).exit_code
+        """Nothing is explained that was not asked; it is said what to write."""
+        answer = site.run("explain", *arguments)
+        assert (2, True) == (answer.exit_code, "write" in answer.stderr), answer.output
 
 
 class TestTruth:

@@ -283,7 +283,7 @@ class TestReading:
 
         async def main() -> None:
             async with journal_in(storage) as journal:
-                with pytest.raises(JournalUnavailable, match=r"there is no journal|no table"):
+                with pytest.raises(JournalUnavailable, match=r"there is none yet|no table"):
                     await journal.read(lambda _: None)
 
         asyncio.run(main())

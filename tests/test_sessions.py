@@ -370,7 +370,7 @@ class TestBackup:
     def test_without_a_journal(self, tmp_path: Path) -> None:
         """There is nothing to copy, and nothing is left of the attempt."""
         settings = Settings(storage_dir=tmp_path / "data")
-        with pytest.raises(CannotAnswer, match="there is no journal"), answers(settings) as asked:
+        with pytest.raises(CannotAnswer, match="there is none yet"), answers(settings) as asked:
             asked.backup(tmp_path / "copy")
         assert [] == list(tmp_path.iterdir())
 
@@ -417,6 +417,18 @@ class TestExport:
         assert (NotebookKey(7, "kernel-s2", "session-s2"), NotebookKey(9, "kernel-s3", "session-s3")) == (
             original.read(file).keys
         )
+
+    @pytest.mark.parametrize("name", [".", "", "data"])
+    def test_where_no_file_can_be(self, tmp_path: Path, name: str) -> None:
+        """It says so, and leaves nothing."""
+        facility = Facility(Storage(tmp_path / "data"))
+        with (
+            chdir(tmp_path),
+            facility.asked() as asked,
+            pytest.raises(CannotAnswer, match=f"^{name or '.'} cannot be written: Is a directory"),
+        ):
+            asked.export(Path(name))
+        assert ["data"] == [path.name for path in tmp_path.iterdir()]
 
     def test_it_goes_where_3_5_looks(self, tmp_path: Path) -> None:
         """Unless another file is named: beside the journal, by the MD5 of the key."""
@@ -540,14 +552,21 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("words", "settings", "status", "said"),
         [
-            ((), {}, 1, "there is no journal at"),
-            (("prune", "--days", "1"), {}, 1, "there is no journal at"),
-            (("anonymise", "--user", "anna"), {}, 1, "there is no journal at"),
+            ((), {}, 1, "data/journal.sqlite3 cannot be used: there is none yet"),
+            (("prune", "--days", "1"), {}, 1, "data/journal.sqlite3 cannot be used: there is none yet"),
+            (
+                ("anonymise", "--user", "anna"),
+                {},
+                1,
+                "data/journal.sqlite3 cannot be used: there is none yet",
+            ),
             (("prune",), {}, 2, "VISA_JUPYTER_PROXY_SESSION_RETENTION_DAYS"),
             (("export",), {}, 2, "--legacy"),
             (("--since", "soon"), {}, 2, "write a date such as"),
             (("--open", "summary"), {}, 2, "write the options after summary"),
             (("--instance", str(2**63)), {}, 2, "--instance"),
+            (("--user", ""), {}, 2, "--user': it is empty: write what is meant, or leave the option out"),
+            (("anonymise", "--user", ""), {}, 2, "--user': it is empty"),
             (("--user", "\udcff"), {}, 2, "--user': it is not UTF-8: write it in UTF-8"),
             (("anonymise", "--user", "jos\udce9"), {}, 2, "--user': it is not UTF-8"),
             (("--json", "--format", "csv"), {}, 2, "write --json or --format csv, not both"),

@@ -1,5 +1,6 @@
 """The command `visa-jupyter-proxy`."""
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,13 +141,16 @@ app.add_typer(sessions.app, name="sessions")
 @app.command()
 def demo(
     port: Annotated[
-        int, typer.Option(help="Port of the proxy; another one is taken when it is busy.")
+        int,
+        typer.Option(min=0, max=65535, help="Port of the proxy; another one is taken when it is busy."),
     ] = 8088,
-    api_port: Annotated[int, typer.Option(help="Port of the stand-in VISA; likewise.")] = 8086,
+    api_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the stand-in VISA; likewise.")
+    ] = 8086,
     logs_to: Annotated[
         Path | None, typer.Option("--logs", help="Directory in which the output of all parts remains.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the links as one line of JSON.")] = False,
+    as_json: console.AsJson = False,
     changed: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the proxy, such as `RECHECK_S=5`."),
@@ -162,15 +166,26 @@ def demo(
     """
     from visa_jupyter_proxy.demo import run  # noqa: PLC0415 -- only this command needs the extra [demo]
 
-    pairs = dict(pair.partition("=")[::2] for pair in changed or ())
-    if not all(pairs.values()):
+    chosen = dict(map(_setting, changed or ()))
+    raise typer.Exit(run(port=port, api_port=api_port, logs=logs_to, as_json=as_json, settings=chosen))
+
+
+def _setting(pair: str) -> tuple[str, str]:
+    name, _, value = pair.partition("=")
+    if not value:
         raise typer.BadParameter("write NAME=VALUE", param_hint="--set")
-    raise typer.Exit(run(port=port, api_port=api_port, logs=logs_to, as_json=as_json, settings=pairs))
+    name = name.removeprefix(settings.PREFIX)
+    known = [field.upper() for field in settings.FIELDS]
+    if name not in known:
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
+        raise typer.BadParameter(f"{name or pair} is no setting. Is {near} meant?", param_hint="--set")
+    return name, value
 
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="visa-jupyter-proxy")
+    with console.output():
+        app(prog_name="visa-jupyter-proxy")
 
 
 if __name__ == "__main__":

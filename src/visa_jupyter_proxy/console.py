@@ -1,6 +1,9 @@
 """What all commands have in common: how they take text and print JSON, and with what status they end."""
 
+import errno
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -35,8 +38,37 @@ STATUSES: Final = """Exit status, of every command:
 """
 
 
+_NOT_PRINTED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""A full disk and the like; a reader that has left (EPIPE) is typer's to deal with."""
+
+
+@contextmanager
+def output() -> Iterator[None]:
+    """Print what is printed meanwhile, and escape what cannot be encoded; where nothing is kept, say so."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # whoever has started us has closed it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 -- as long as we live
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _NOT_PRINTED or error.filename is not None:
+            raise
+        # What is left goes nowhere: Python would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        warn(f"the answer could not be written: {error.strerror}")
+        sys.exit(Status.FAILED)
+
+
 def text(written: str) -> str:
     """Take an option's text. Bytes that are no UTF-8 come as lone surrogates, which no text here has."""
+    if not written:
+        raise typer.BadParameter("it is empty: write what is meant, or leave the option out")
     try:
         written.encode("utf-8")
     except UnicodeEncodeError:

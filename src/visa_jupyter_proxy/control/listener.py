@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.control.binding import bound, resolved, why_not
 from visa_jupyter_proxy.control.caller import Caller
 from visa_jupyter_proxy.control.service_manager import NotInherited, inherited, is_listening
 from visa_jupyter_proxy.settings import Settings
@@ -76,27 +77,18 @@ def listen(settings: Settings, predecessor: Predecessor | None) -> socket.socket
 def bind(host: str, port: int) -> socket.socket:
     """Bind and listen. Raises `CannotStart`."""
     try:
-        family, address = _resolve(host, port)
-        dual = host == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
+        return bound(host, port, backlog=_BACKLOG)
     except OSError as error:
         raise CannotStart(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            f"cannot listen on {host} port {port}: {why_not(error)}; "
             "change VISA_JUPYTER_PROXY_SERVER_HOST or VISA_JUPYTER_PROXY_SERVER_PORT, or stop what uses it"
         ) from error
-
-
-def _resolve(host: str, port: int) -> tuple[int, tuple[str, int]]:
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return family, (str(address[0]), int(address[1]))
 
 
 def fits(sock: socket.socket, host: str, port: int) -> bool:
     """Whether a socket that was passed on is the one that is wanted; port 0 is any. Raises nothing."""
     try:
-        family, (address, _) = _resolve(host, port)
+        family, (address, _) = resolved(host, port)
     except OSError:
         return False
     name = sock.getsockname()

@@ -4,6 +4,7 @@ It is node-persist's: named after the MD5 of the key, it holds the key and a lis
 all of them when it starts. So it is found here by whoever comes from 3.5, and written for the way back.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -100,6 +101,8 @@ def write(path: Path, keys: Iterable[NotebookKey]) -> None:
         for key in keys
         if is_reportable(key)
     ]
+    if path.is_dir():  # "." and "/" have no name to add to
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("w", encoding="utf-8") as file:

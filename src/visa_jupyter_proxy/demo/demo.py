@@ -118,7 +118,10 @@ class _Demo:
         self._at = at
         self._as_json = as_json
         self._logs = logs or folder / "logs"
-        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PartFailed(f"{self._logs} cannot be a directory for logs: {error.strerror}") from error
         tokens = Tokens()
         self._visa = Visa(tokens, _instances())
         self._pages = web.AppRunner(

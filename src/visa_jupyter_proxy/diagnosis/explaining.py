@@ -29,6 +29,14 @@ _ADDRESS: Final = "ADDRESS"
 _WORDS: Final = {"no route matches": "its pattern does not match"}
 """Of one service alone."""
 
+_ERRORS: Final = "surrogateescape"
+"""Bytes on the command line that are no UTF-8 are sent as they are, and shown escaped."""
+
+_WRITE: Final = (
+    "write the path of an address of this site, /jupyter/1234/lab, or all of it, "
+    "https://visa.example.org/jupyter/1234/lab"
+)
+
 _KEY: Final = "MDEyMzQ1Njc4OWFiY2RlZg=="
 
 
@@ -137,7 +145,7 @@ async def explain(question: Question, settings: WorkerSettings, routes: Sequence
         connects_to=_place(match.route, address) if match and address else None,
         sent=_shown(_first_line(outcome.sent), question) if outcome.sent else None,
         fields=_fields(came, outcome, question),
-        answer=[] if outcome.error or question.websocket else _answer(outcome),
+        answer=_answer(outcome) if outcome.error is None and outcome.answered else [],
         refused=_refusal(outcome.error) if outcome.error is not None else None,
     )
 
@@ -154,23 +162,29 @@ def _front(settings: WorkerSettings) -> str:
 
 def _request(question: Question, settings: WorkerSettings) -> tuple[str, str, list[tuple[str, str]]]:
     """Make target, host and fields of what a browser would send for this URL."""
-    url = quote(question.url.partition("#")[0], safe="".join(map(chr, range(0x21, 0x7F))))
-    parts = urlsplit(url)
-    if parts.scheme and parts.scheme not in ("http", "https", "ws", "wss"):
-        raise ValueError(
-            "write an address of this site, https://visa.example.org/jupyter/1234/lab, or its path"
-        )
-    path = url
-    if parts.netloc:
-        path = url.partition("//")[2].removeprefix(parts.netloc) or "/"
-    if not path.startswith("/"):
-        raise ValueError("write a path that begins with a slash, /jupyter/1234/lab, or the whole address")
-    host = parts.netloc or (settings.server_names[0] if settings.server_names else "visa.example.org")
-    is_tls = parts.scheme not in ("http", "ws")
+    scheme, host, path = _address(question.url)
+    host = host or (settings.server_names[0] if settings.server_names else "visa.example.org")
+    is_tls = scheme not in ("http", "ws")
     browser = _browser(question, host, is_tls=is_tls)
     replaced = {name.lower() for name, _ in question.fields}
     fields = [field for field in browser if field[0].lower() not in replaced]
     return path, host, [*fields, *question.fields]
+
+
+def _address(written: str) -> tuple[str, str, str]:
+    """Take an address apart into scheme, host and path, as a browser does; without the first two, a path."""
+    url = quote(written.partition("#")[0], safe="".join(map(chr, range(0x21, 0x7F))), errors=_ERRORS)
+    if url.startswith("/"):  # also with two slashes: that is what a log shows
+        return "", "", url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(_WRITE) from None
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+        raise ValueError(_WRITE)
+    path = url.partition("//")[2].removeprefix(parts.netloc)
+    # A browser sends no name and password that stand in an address, and a path in any case.
+    return parts.scheme, parts.netloc.rpartition("@")[2], path if path.startswith("/") else f"/{path}"
 
 
 def _browser(question: Question, host: str, *, is_tls: bool) -> list[tuple[str, str]]:
@@ -189,7 +203,7 @@ def _browser(question: Question, host: str, *, is_tls: bool) -> list[tuple[str, 
 
 def _head(method: str, target: str, fields: Sequence[tuple[str, str]]) -> bytes:
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
-    return "\r\n".join(lines).encode("latin-1", "replace")
+    return "\r\n".join(lines).encode("utf-8", _ERRORS)
 
 
 def _sample(address: Address) -> bytes:
@@ -229,7 +243,7 @@ def _services(target: str, websocket: bool, routes: Sequence[Route], chosen: Rou
 
 def _why(target: str, websocket: bool, route: Route, is_chosen: bool, behind: bool) -> str:
     try:
-        found = Router([route]).match(target.encode("latin-1", "replace"), websocket=websocket)
+        found = Router([route]).match(target.encode("utf-8", _ERRORS), websocket=websocket)
     except ProxyError as error:
         return _WORDS.get(str(error), f"refuses it: {error}")
     if is_chosen and websocket and not route.ws:
@@ -254,11 +268,11 @@ def _place(route: Route, address: Address) -> str:
 
 
 def _first_line(head: bytes) -> str:
-    return head.partition(b"\r\n")[0].decode("latin-1").removesuffix(" HTTP/1.1")
+    return head.partition(b"\r\n")[0].decode("utf-8", _ERRORS).removesuffix(" HTTP/1.1")
 
 
 def _parsed(head: bytes) -> list[tuple[str, str]]:
-    lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
+    lines = head.partition(b"\r\n\r\n")[0].decode("utf-8", _ERRORS).split("\r\n")[1:]
     return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
 

@@ -219,5 +219,7 @@ def answers(settings: Settings) -> Iterator[Answers]:
                 yield asked
             finally:
                 runner.run(asked.journal.close())
-    except (JournalError, StorageRefused) as error:
+    except StorageRefused as error:
         raise CannotAnswer(f"the journal cannot be used: {error}") from error
+    except JournalError as error:
+        raise CannotAnswer(f"the journal {asked.journal.name} cannot be used: {error}") from error

@@ -23,6 +23,7 @@ from visa_jupyter_proxy.control.admin.history import History
 from visa_jupyter_proxy.control.admin.seen import Seen
 from visa_jupyter_proxy.control.admin.sessions import OpenSessions
 from visa_jupyter_proxy.control.admin.turns import Turns
+from visa_jupyter_proxy.control.binding import bound, why_not
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.settings import PREFIX, Settings
 
@@ -49,25 +50,17 @@ def bind(settings: Settings) -> socket.socket:
     """
     host, port = settings.admin_host, settings.admin_port
     try:
-        return _bound(host, port)
+        return bound(host, port, backlog=_BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE and "admin_port" not in settings.model_fields_set:
             logs.get().warning(
                 "the admin port is in use: another one is taken; set ADMIN_PORT to choose", port=port
             )
-            return _bound(host, 0)
+            return bound(host, 0, backlog=_BACKLOG)
         raise AdminPortBusy(
-            f"cannot listen on {host} port {port} for administration: {error.strerror or error}; change "
+            f"cannot listen on {host} port {port} for administration: {why_not(error)}; change "
             f"{PREFIX}ADMIN_HOST or {PREFIX}ADMIN_PORT (0 takes a free port), or stop what uses it"
         ) from error
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    dual = host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
 
 
 class Admin:

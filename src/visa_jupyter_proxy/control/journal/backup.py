@@ -16,7 +16,7 @@ def copy(journal: Path, to: Path) -> None:
     Until it is complete it has another name. Raises `JournalUnavailable`, and `OSError` for `to`.
     """
     if not journal.exists():
-        raise JournalUnavailable(f"there is no journal at {journal}")
+        raise JournalUnavailable("there is none yet; a proxy with this STORAGE_DIR begins it when it starts")
     if to.is_dir():  # "." and "/" have no name to add to
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     part = _part(to)

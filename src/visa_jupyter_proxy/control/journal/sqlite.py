@@ -32,6 +32,8 @@ FILE: Final = "journal.sqlite3"
 _BUSY_MS: Final = 2000
 """How long SQLite waits for another process; after that the write fails and is tried again."""
 
+_NONE: Final = "there is none yet; a proxy with this STORAGE_DIR begins it when it starts"
+
 _log = logs.get()
 
 
@@ -169,7 +171,7 @@ class Sqlite:
             _dispose(self._reading)
             self._reading = None
         if there == _File():
-            raise JournalUnavailable(f"there is no journal at {self.path}")
+            raise JournalUnavailable(_NONE)
         self._reading = _open(self.path, "rw", partial(verify, tables=REPORTED))
         self._read_there = _look(self.path)
         return self._reading
