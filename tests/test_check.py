@@ -20,6 +20,7 @@ import pytest
 import trustme
 
 from support.commands import PREFIX, Site
+from support.disks import on_a_small_disk
 from support.identity import Provider
 from support.postgres import PostgresServer
 from support.visa_api import Answer, Hold, VisaApiServer, visa_api_thread
@@ -378,6 +379,27 @@ class TestJournal:
         site.settings(STORAGE_DIR="/proc/visa-jupyter-proxy")
         verdict, text = _findings(site)["journal"]
         assert ("wrong", True) == (verdict, "/proc cannot be written: No such file or directory: " in text)
+
+    @pytest.mark.parametrize("there", [False, True], ids=["no journal yet", "a journal"])
+    def test_the_disk_is_full(self, tmp_path: Path, there: bool) -> None:
+        """Which no right shows, nor an empty directory that can be made: there is no room for a record."""
+        data = tmp_path / "data"
+        data.mkdir()
+        check = [sys.executable, "-m", "visa_jupyter_proxy", "check", "--json"]
+        make = "import sqlite3; sqlite3.connect('data/journal.sqlite3').execute('CREATE TABLE a (b)')"
+        script = (
+            f'{f'{sys.executable} -c "{make}"; ' if there else ""}cat /dev/zero > data/ballast; exec "$@"'
+        )
+        done = subprocess.run(  # noqa: S603 -- our own command
+            [*on_a_small_disk(data), "sh", "-c", script, "sh", *check],
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {f"{PREFIX}SERVER_PORT": "0"},
+        )
+        found = {one["about"]: one for one in json.loads(done.stdout)["findings"]}
+        assert (1, "wrong") == (done.returncode, found["journal"]["verdict"])
+        assert ": No space left on device: make room on that file system, or " in found["journal"]["text"]
 
     def test_it_is_damaged(self, site: Site) -> None:
         """That is said, and the file is left as it is: the proxy sets it aside when it starts."""

@@ -1,13 +1,12 @@
 """A journal that cannot be written is a fault that is told, and nothing that a browser notices."""
 
-import errno
 import os
 import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ import pytest
 from process.conftest import Place, channel, request
 from support.admin import AdminClient
 from support.client import RawClient
+from support.disks import fill, on_a_small_disk
 from support.postgres import PASSWORD, PostgresServer
 from support.proxy import RunningProxy, environment
 from support.sessions import rows
@@ -123,10 +123,10 @@ class TestTrouble:
         """A file system without a byte left, in the middle of everything."""
         directory = place.directory / "data"
         directory.mkdir()
-        proxy = place.start(under=_on_a_small_disk(directory))
+        proxy = place.start(under=on_a_small_disk(directory))
         inside = Path(f"/proc/{proxy.pid}/root{directory}")
         begin(place, proxy)
-        _fill(inside / "ballast")
+        fill(inside / "ballast")
         # What SQLite has allotted already may hold some records more.
         for number in range(200):
             if proxy.records(UNAVAILABLE):
@@ -418,26 +418,3 @@ def _leads_to(link: Path, target: Path) -> None:
     new = link.with_name(f"new-{link.name}")
     new.symlink_to(target)
     new.replace(link)
-
-
-def _fill(ballast: Path) -> None:
-    """Write until nothing fits any more."""
-    with ballast.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(4096))
-            except OSError as error:
-                assert errno.ENOSPC == error.errno  # noqa: PT017 -- its number is what matters
-                return
-
-
-def _on_a_small_disk(directory: Path) -> Sequence[str]:
-    """Give the command that runs another with a file system of its own on `directory`."""
-    script = 'mount -t tmpfs -o size=512k none "$0" && exec "$@"'
-    command = ["unshare", "--mount", *(["--map-root-user"] if os.getuid() else []), "sh", "-c", script]
-    tried = subprocess.run(  # noqa: S603 -- our own command
-        [*command, str(directory), "true"], capture_output=True, check=False
-    )
-    if tried.returncode != 0:
-        pytest.skip("no file systems of our own here")
-    return [*command, str(directory)]

@@ -28,6 +28,9 @@ _MOST_APART_S: Final = 10.0
 """Beyond it a fresh token may count as expired, or an expired one as fresh, for longer than a grant of
 a token lives whose `exp` is past by our clock (`authorization.PAST_EXP_S`)."""
 
+_RECORDS_BYTES: Final = 64 * 1024
+"""Room that there has to be for the journal: a commit of SQLite appends some pages of 4 KiB."""
+
 
 async def look(settings: Settings, routes: Sequence[Route]) -> AsyncIterator[Finding]:
     """Look at everything, one after the other; the configuration itself can be used."""
@@ -181,8 +184,10 @@ def _directory(directory: Path) -> Finding | None:
         return Finding("journal", "wrong", f"{place} is no directory: change {PREFIX}STORAGE_DIR")
     try:
         # Rights do not say all: a file system may be read-only or full, or none in which anything is made.
-        tempfile.TemporaryDirectory(prefix=".check-", dir=place).cleanup()
+        _write_something(place)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = f"make room on that file system, or change {PREFIX}STORAGE_DIR"
         return Finding("journal", "wrong", f"{place} cannot be written: {error.strerror}: {advice}")
     file = directory / FILE
     if not _is_there(file):
@@ -190,6 +195,18 @@ def _directory(directory: Path) -> Finding | None:
     if not os.access(file, os.R_OK | os.W_OK):
         return Finding("journal", "wrong", f"{file} cannot be written: {advice}")
     return None
+
+
+def _write_something(place: Path) -> None:
+    """Write what a few records of the journal take, and remove it. Raises `OSError`."""
+    # In a directory of its own, which needs the right to add names as the journal does.
+    with (
+        tempfile.TemporaryDirectory(prefix=".check-", dir=place) as directory,
+        (Path(directory) / "journal").open("wb") as file,
+    ):
+        file.write(bytes(_RECORDS_BYTES))
+        file.flush()
+        os.fsync(file.fileno())  # some file systems say only then that they are full
 
 
 def _is_there(path: Path) -> bool:
