@@ -441,6 +441,8 @@ class TestMistakes:
             ({"match": r"^/x/(?:\d+)"}, "$[0].match", "has no group"),
             ({"match": "(("}, "$[0].match", "no JavaScript regular expression: Unbalanced parenthesis"),
             ({"match": 5}, "$[0].match", "is a number: write a text in double quotes"),
+            ({"match": "(\ud800)"}, "$[0].match", 'has half a character: "(\\ud800)": write both halves'),
+            ({"name": "\udfff"}, "$[0].name", "has half a character"),
             ({"type": "jupiter"}, "$[0].type", 'is "jupiter": write `jupyter`'),
             ({"type": "x"}, "$[0].type", "the known ones are jupyter, service"),
             ({"name": " "}, "$[0].name", "write a name"),

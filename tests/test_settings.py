@@ -346,6 +346,27 @@ class TestSources:
         assert 1 == settings.api_port
         assert (f"{tmp_path / '.env'}:2: is not NAME=value, and is ignored",) == warnings
 
+    @pytest.mark.parametrize("what", ["a directory", "a link to nothing"])
+    def test_a_dot_env_that_is_no_file_is_a_warning(self, tmp_path: Path, what: str) -> None:
+        """Docker makes a directory in the place of a file that is not there to be mounted."""
+        path = tmp_path / ".env"
+        path.mkdir() if what == "a directory" else path.symlink_to("nowhere")
+        assert (f"{path} is no file, and is ignored",) == load({}, tmp_path)[1]
+
+    def test_a_working_directory_that_has_been_deleted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is a mistake of whoever starts us there, as any other."""
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        with pytest.raises(ConfigurationError) as caught:
+            load({})
+        assert ("the working directory: No such file or directory: change to one that is there",) == (
+            caught.value.mistakes
+        )
+
     def test_a_dot_env_that_cannot_be_read_is_a_mistake(self, tmp_path: Path) -> None:
         """It would be surprising to start with the defaults."""
         (tmp_path / ".env").write_bytes(b"A=\xff\n")

@@ -47,6 +47,10 @@ def string(given: object) -> str:
     """Check for a text."""
     if not isinstance(given, str):
         raise BadValueError(f"is {kind(given)}: write a text in double quotes")
+    if re.search("[\ud800-\udfff]", given):
+        raise BadValueError(
+            f"has half a character: {short(given)}: write both halves, or the character itself"
+        )
     return given
 
 

@@ -20,7 +20,7 @@ def load(
     The second part of the answer are warnings. Raises `ConfigurationError` with every mistake.
     `directory` is the working directory unless given.
     """
-    directory = Path.cwd() if directory is None else directory
+    directory = _here() if directory is None else directory
     given = variables.read(PREFIX, [name.upper() for name in FIELDS], environ, directory)
     mistakes = list(given.mistakes)
     texts: dict[str, Any] = {name.lower(): value.text for name, value in given.values.items()}
@@ -33,6 +33,15 @@ def load(
     if mistakes:
         raise ConfigurationError(mistakes)
     return settings, (*given.warnings, *_half_a_syslog(settings))
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigurationError(
+            [f"the working directory: {error.strerror}: change to one that is there"]
+        ) from None
 
 
 def _mistakes(error: ValidationError, given: variables.Given) -> Iterator[str]:

@@ -80,6 +80,9 @@ def _is_text(value: str) -> bool:
 
 def _dotenv(path: Path, given: Given) -> dict[str, str]:
     if not path.is_file():
+        # Docker makes a directory where the file that is to be mounted is not there.
+        if path.is_dir() or path.is_symlink():
+            given.warnings.append(f"{path} is no file, and is ignored")
         return {}
     try:
         text = path.read_text(encoding="utf-8-sig")
