@@ -125,7 +125,7 @@ class Admin:
             response = self._refused(request, refused)
         except web.HTTPException as refusal:
             response = self._refused(request, Refused.by_aiohttp(refusal))
-        except Exception:
+        except Exception:  # no request is left without an answer
             if request.writer.output_size:
                 raise  # a part of the answer is sent: aiohttp ends the connection
             logs.get().error("defect while administrating", request_id=request_id, exc_info=True)
