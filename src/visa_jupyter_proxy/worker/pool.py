@@ -134,6 +134,7 @@ class Pool:
             raise self._failed(InstanceUnreachable(type(error).__name__)) from None
         finally:
             self.connections.discard(attempt)
+            del attempt  # a cancelled task keeps its error, that keeps this frame, and an attempt its task
         self.attempts["ok"] += 1
         return upstream
 
