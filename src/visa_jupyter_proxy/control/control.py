@@ -56,6 +56,8 @@ class Control:
         self._control_socket = ControlSocket(configuration.settings.storage_dir, self._answer)
         self._handed_over: tuple[socket.socket, ...] = ()
         """What a process gets that takes over: the listening socket, and the admin listener's."""
+        self._has_begun = asyncio.Event()
+        """Requests are served, or have been; questions that come before wait for it."""
         self._reloading: Reloading | None = None
         """None while requests are not served, be it not yet or no longer."""
         self._reloads_later = False
@@ -80,12 +82,14 @@ class Control:
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, parts.show_state)
         try:
-            if predecessor is None:
-                await parts.admin.start()  # otherwise the predecessor answers until this process serves
+            if predecessor is None:  # otherwise the predecessor answers until this process serves
+                await parts.admin.start()
+                self._control_socket.open(replace=False)
             await self._begin(parts, listener)
             if not self._stop.is_set():
                 await self._take_place(parts, predecessor)
                 await self._serve()
+            self._has_begun.set()  # else nobody learns that it stops before it has served
             if self._replaced_by is not None:
                 await self._control_socket.close()  # the other process answers
                 await parts.admin.stop()  # likewise
@@ -118,8 +122,9 @@ class Control:
         self._reloading = Reloading(
             self._configuration, self._read, parts.supervisor, self._service_manager, changed
         )
-        self._control_socket.open(replace=predecessor is not None)
+        self._has_begun.set()
         if predecessor is not None:
+            self._control_socket.open(replace=True)
             await parts.admin.start()
             await predecessor.relieve()
 
@@ -151,7 +156,8 @@ class Control:
             os._exit(128 + number)  # what is committed to the journal is kept, and goes on from there
 
     async def _answer(self, ask: Asks, pid: int) -> Reply:
-        """Answer a question at the control socket."""
+        """Answer a question at the control socket, when requests are served."""
+        await self._has_begun.wait()
         reloading = self._reloading
         if reloading is None:
             return Reply(Answer(is_stopping=True))
