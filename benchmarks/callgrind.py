@@ -67,8 +67,9 @@ def proxy_under_callgrind(world: World) -> Iterator[tuple[Child, int]]:
 
 def worker_of(proxy: Child) -> int:
     """Return the process id of the one worker."""
-    children = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split()
-    return int(children[-1])
+    threads = Path(f"/proc/{proxy.pid}/task").iterdir()
+    (worker,) = [pid for thread in threads for pid in (thread / "children").read_text().split()]
+    return int(worker)
 
 
 def control(pid: int, command: str) -> None:

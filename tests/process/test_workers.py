@@ -25,6 +25,7 @@ from support.client import RawClient, get
 from support.instance import Connection, ok
 from support.proxy import RunningProxy, environment
 from support.sessions import rows
+from visa_jupyter_proxy.control.spawner import NICENESS
 from visa_jupyter_proxy.mailbox import Drain, Start
 from visa_jupyter_proxy.settings import Settings
 
@@ -255,6 +256,35 @@ class TestDeaths:
         assert "no worker process did start" in done.stderr
         assert "starting another" not in done.stderr
         assert "Traceback" not in done.stderr
+
+
+class TestPrecedence:
+    """Where CPUs are busy, workers come before control."""
+
+    def test_control_gives_way_to_workers(self, place: Place) -> None:
+        """All of its threads but the one that starts workers; also one that is started later."""
+        proxy = place.start(WORKERS="2")
+        place.client(proxy).ask(channel("A"))
+        proxy.wait((place.directory / "data" / "journal.sqlite3").exists)
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        killed = proxy.worker_pid
+        os.kill(killed, signal.SIGKILL)
+        proxy.wait(lambda: len({*proxy.worker_pids} - {killed}) == 2)
+        for pid in proxy.worker_pids:
+            assert {ours} == {*niceness(pid).values()}
+        control = niceness(proxy.pid)
+        assert ours + NICENESS == control[proxy.pid]
+        assert 1 == [*control.values()].count(ours)
+        assert {ours, ours + NICENESS} == {*control.values()}
+
+
+def niceness(pid: int) -> dict[int, int]:
+    """Give the nice value of each thread of a process."""
+    found = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            found[int(thread.name)] = os.getpriority(os.PRIO_PROCESS, int(thread.name))
+    return found
 
 
 class TestLimits:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,8 +78,11 @@ class RunningProxy:
     @property
     def worker_pids(self) -> list[int]:
         """The process ids of all workers that are alive, the oldest first."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(pid) for pid in children]
+        children: list[int] = []
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):  # it has ended meanwhile: it is not the one that starts workers
+                children += map(int, (thread / "children").read_text().split())
+        return children
 
     def records(self, event: str) -> list[dict[str, Any]]:
         """Give what has been logged under this name."""

@@ -21,6 +21,7 @@ from visa_jupyter_proxy.control.listener import CannotStart, Predecessor, fits, 
 from visa_jupyter_proxy.control.parts import Parts, make_journal
 from visa_jupyter_proxy.control.reloading import Reloading, configure_logs, warn
 from visa_jupyter_proxy.control.service_manager import ServiceManager
+from visa_jupyter_proxy.control.spawner import Spawner, give_way
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.settings import Settings
 
@@ -71,6 +72,8 @@ class Control:
     async def run(self) -> None:
         """Serve until a signal says stop, or another process takes over. Raises `CannotStart`."""
         settings = self._settings
+        spawner = Spawner()
+        give_way()
         self._catch_signals()
         journal = make_journal(settings)
         predecessor = Predecessor.find(settings.storage_dir) if self._take_over else None
@@ -78,7 +81,7 @@ class Control:
         admin_socket = _bind_admin(settings, predecessor)
         self._handed_over = (listener, admin_socket)
         parts = self._parts = Parts(
-            self._configuration, journal, listener, admin_socket, is_draining=self._stop.is_set
+            self._configuration, journal, listener, admin_socket, spawner, is_draining=self._stop.is_set
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, parts.show_state)
         try:

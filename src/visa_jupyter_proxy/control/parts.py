@@ -19,6 +19,7 @@ from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import StorageRefused
 from visa_jupyter_proxy.control.listener import CannotStart
 from visa_jupyter_proxy.control.notebooks import Notebooks
+from visa_jupyter_proxy.control.spawner import Spawner
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.upkeep import Upkeep
@@ -58,6 +59,7 @@ class Parts:
         journal: Journal,
         listener: socket.socket,
         admin_socket: socket.socket,
+        spawner: Spawner,
         *,
         is_draining: Callable[[], bool],
     ) -> None:
@@ -83,7 +85,12 @@ class Parts:
             retention_days=settings.session_retention_days,
         )
         self.supervisor = Supervisor(
-            configuration.start(), settings.workers, listener, received=self._received, lost=self._lost
+            configuration.start(),
+            settings.workers,
+            listener,
+            spawner,
+            received=self._received,
+            lost=self._lost,
         )
         self._seen = Seen(
             settings=settings,

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.control.spawner import Spawner
 from visa_jupyter_proxy.control.workers import WorkerProcess
 from visa_jupyter_proxy.mailbox import EndTunnels, Message, Reload, Start
 from visa_jupyter_proxy.tally import Tally
@@ -59,6 +60,7 @@ class Supervisor:
         start: Start,
         workers: int,
         listener: socket.socket,
+        spawner: Spawner,
         *,
         received: Callable[[WorkerProcess, Message], None],
         lost: Callable[[WorkerProcess], None],
@@ -71,6 +73,7 @@ class Supervisor:
         most = start.settings.max_connections
         self._starts = divided(start, min(workers, most) if most else workers)
         self._listener = listener
+        self._spawner = spawner
         self._received = received
         self._lost = lost
         self._current: dict[int, WorkerProcess] = {}
@@ -105,7 +108,7 @@ class Supervisor:
         """
         if self.places > 1:
             self._tally = Tally.create(self.places)
-        self._current = {start.place: WorkerProcess(self._received) for start in self._starts}
+        self._current = {start.place: WorkerProcess(self._spawner, self._received) for start in self._starts}
         self._tasks = [asyncio.create_task(self._keep(place)) for place in range(self.places)]
         settled = [asyncio.create_task(worker.settled.wait()) for worker in self._current.values()]
         await asyncio.wait(settled, timeout=_START_S)
@@ -172,7 +175,7 @@ class Supervisor:
             await self._pause(backoff.next(), place)
             if self._stopping.is_set():
                 return
-            worker = self._current[place] = WorkerProcess(self._received)
+            worker = self._current[place] = WorkerProcess(self._spawner, self._received)
             self.restarts += 1
 
     async def _live(self, worker: WorkerProcess, start: Start) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.control.spawner import Process, Spawner
 from visa_jupyter_proxy.mailbox import (
     Drain,
     EndTunnels,
@@ -43,7 +44,7 @@ _numbers = itertools.count(1)
 class WorkerProcess:
     """One life of a worker; a restarted worker is another one, with another number."""
 
-    def __init__(self, received: Callable[["WorkerProcess", Message], None]) -> None:
+    def __init__(self, spawner: Spawner, received: Callable[["WorkerProcess", Message], None]) -> None:
         """`received` is called with every message that is not about the process itself."""
         self.number = next(_numbers)
         self.ready = asyncio.Event()
@@ -53,11 +54,12 @@ class WorkerProcess:
         self.gone = asyncio.Event()
         """Set when the process has ended, and all its messages have been handed on."""
         self.started_at = time.monotonic()
+        self._spawner = spawner
         self._received = received
         self._lost = asyncio.Event()
         self._unanswered = 0
         self._mailbox: Mailbox | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._reload: Reload | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -71,9 +73,7 @@ class WorkerProcess:
             # -P: what lies in the working directory is not ours to import.
             command = (sys.executable, "-P", "-m", "visa_jupyter_proxy.worker", *map(str, descriptors))
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *command, pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL
-                )
+                self._process = await self._spawner.start(command, descriptors)
             except OSError:
                 ours.close()
                 raise
@@ -91,7 +91,7 @@ class WorkerProcess:
     @property
     def pid(self) -> int | None:
         """Process id while the process is there."""
-        return None if self._process is None or self._process.returncode is not None else self._process.pid
+        return self._process.pid if self._process is not None and self._process.is_there else None
 
     def drain(self, seconds: float) -> None:
         """Ask the worker to finish within `seconds` and exit."""
@@ -121,7 +121,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process at once; `gone` follows."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self._process.is_there:
             self._process.kill()
 
     def _take(self, _mailbox: Mailbox, message: Message) -> None:
@@ -135,7 +135,7 @@ class WorkerProcess:
             case _:
                 self._received(self, message)
 
-    async def _live(self, process: asyncio.subprocess.Process, mailbox: Mailbox) -> None:
+    async def _live(self, process: Process, mailbox: Mailbox) -> None:
         pings = asyncio.create_task(self._ping(mailbox))
         ended = asyncio.create_task(process.wait())
         # The pipe may still hold messages of a process that has ended: its end comes behind them.
