@@ -26,6 +26,7 @@ from support.postgres import PostgresServer
 from support.visa_api import Answer, Hold, VisaApiServer, visa_api_thread
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.diagnosis.checking import _clock
+from visa_jupyter_proxy.diagnosis.patterns import is_never_an_id
 
 JUPYTER = {
     "match": r"^/jupyter/(\d+).*",
@@ -448,3 +449,47 @@ def test_a_person_is_told_what_is_waited_for(site: Site, api: VisaApiServer) -> 
     os.close(ours)
     assert f"asking VISA at {api.url}, 10 s at most" in said
     assert (0, 7) == (process.returncode, len(out.splitlines()))
+
+
+class TestPatterns:
+    """Whether a first group can be an instance id at all: said where that is sure, and only there."""
+
+    @pytest.mark.parametrize(
+        "match",
+        [
+            r"^/jupyter/([a-z]+).*",
+            r"^/(jupyter|lab)/(\d+)",
+            r"^/(?:a|b)/([^/\d]{1,3})/(\d+)",
+            r"^/(?<name>[a-z_]+)/(?<id>\d+)",
+            r"^/((?:x|(y))+)/(\d+)",
+            r"^/x/(\D+)$",
+            r"^/()(\d+)",
+        ],
+    )
+    def test_never_an_id(self, site: Site, match: str) -> None:
+        """A warning with its place: every request to that service would be a 404."""
+        site.routes([{**JUPYTER, "match": match}])
+        answer = site.run("check")
+        assert 0 == answer.exit_code
+        assert "$[0].match: its first group can be no number: write the instance id there" in answer.stdout
+
+    @pytest.mark.parametrize(
+        "match",
+        [
+            r"^/jupyter/(\d+).*",
+            r"^/jupyter/(?<id1>[0-9]{1,19})",
+            r"^/(?:jupyter|lab)/([^/]+)",
+            r"^/(?=x)x(.*)",
+            r"^/(?<!y)x([\w-]+)",
+            r"^/x/([1-9]\d*)",
+            r"^/[(]x[)]/(\d+)",
+            r"^/\(x\)/(\d+)",
+            r"^/x/(\x31)",
+            r"^/x/([\x31])",
+            r"^/x/(a|7)",
+            r"^/x/(\S+)",
+        ],
+    )
+    def test_perhaps_an_id(self, match: str) -> None:
+        """No word about a pattern that works."""
+        assert not is_never_an_id(match)

@@ -160,6 +160,19 @@ class TestForwarded:
         why = {one["name"]: one["why"] for one in _told(site, "-w", "/jupyter/7/x")["services"]}
         assert {"Plain": "would match, but has no `ws`", "Sockets": "takes it, for instance 7"} == why
 
+    @pytest.mark.parametrize("how", [(), ("-w",)])
+    def test_a_service_behind_one_that_covers_everything(
+        self, site: Site, instance: Instance, how: tuple[str, ...]
+    ) -> None:
+        """The order is to be changed, no service added; where no order helps, the advice is another."""
+        everything, *_ = _routes(instance, match="^/(.*)", name="All")
+        site.routes([everything, *_routes(instance)])
+        answer = site.run("explain", *how, "/jupyter/7/lab")
+        assert 1 == answer.exit_code
+        assert "Move `Jupyter` before `All`" in answer.stdout
+        assert "Add a service" not in answer.stdout
+        assert "Add a service" in site.run("explain", *how, "/jupiter/7").stdout
+
     def test_headers_that_the_route_sets(self, site: Site, instance: Instance) -> None:
         """By their names in braces, also when VISA has said what they are: it is a secret."""
         site.routes(_routes(instance, setHeaders={"X-Auth-Token": "{computeId}"}))

@@ -16,6 +16,7 @@ from visa_jupyter_proxy.control.journal.migrations import SchemaIncomplete
 from visa_jupyter_proxy.control.journal.sqlite import FILE
 from visa_jupyter_proxy.control.listener import CannotStart, bind
 from visa_jupyter_proxy.diagnosis.findings import Finding
+from visa_jupyter_proxy.diagnosis.patterns import is_never_an_id
 from visa_jupyter_proxy.errors import ProxyError, VisaInvalid, VisaTimeout
 from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.settings import FIELDS, PREFIX, Settings
@@ -58,6 +59,9 @@ def _routes(path: Path, routes: Sequence[Route]) -> Iterator[Finding]:
         place = f"{path}: $[{index}]"
         if not route.match.startswith("^"):
             text = f"{place}.match: matches anywhere, even in the query: write ^ in front of it"
+            yield Finding("routes", "warning", text)
+        if is_never_an_id(route.match):
+            text = f"{place}.match: its first group can be no number: write the instance id there, (\\\\d+)"
             yield Finding("routes", "warning", text)
         for earlier in routes[:index]:
             if earlier.match == route.match and (earlier.ws or not route.ws):

@@ -9,8 +9,9 @@ import msgspec
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.diagnosis.advice import ADVICE
+from visa_jupyter_proxy.diagnosis.order import move
 from visa_jupyter_proxy.diagnosis.rehearsal import ASSUMED_HOST, Outcome, rehearse
-from visa_jupyter_proxy.errors import ProxyError
+from visa_jupyter_proxy.errors import NoRoute, ProxyError
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.routes import PLACEHOLDER, Route, Router
 from visa_jupyter_proxy.worker.accounting.kernels import notebook_key
@@ -146,7 +147,7 @@ async def explain(question: Question, settings: WorkerSettings, routes: Sequence
         sent=_shown(_first_line(outcome.sent), question) if outcome.sent else None,
         fields=_fields(came, outcome, question),
         answer=_answer(outcome) if outcome.error is None and outcome.answered else [],
-        refused=_refusal(outcome.error) if outcome.error is not None else None,
+        refused=_refusal(outcome.error, target, question, routes) if outcome.error is not None else None,
     )
 
 
@@ -255,8 +256,11 @@ def _why(target: str, websocket: bool, route: Route, is_chosen: bool, behind: bo
     return "would match, but an earlier one does" if behind else "would match"
 
 
-def _refusal(error: ProxyError) -> Refusal:
-    return Refusal(error.status, error.error, str(error), ADVICE[type(error)])
+def _refusal(error: ProxyError, target: str, question: Question, routes: Sequence[Route]) -> Refusal:
+    advice = ADVICE[type(error)]
+    if isinstance(error, NoRoute):
+        advice = move(target.encode("utf-8", _ERRORS), routes, websocket=question.websocket) or advice
+    return Refusal(error.status, error.error, str(error), advice)
 
 
 # --- what is sent ---------------------------------------------------------------------------
