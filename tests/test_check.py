@@ -133,7 +133,12 @@ _BROKEN_JSON = '[\n {"match": "^/jupyter/(\\\\d+).*"\n  "type": "jupyter"}\n]'
         ({"CACHE_REFRESH_TIME_S": "60s", "LOG_LEVEL": "warn"}, None, ["CACHE_REFRESH_TIME_S", "LOG_LEVEL"]),
         ({"STORAGE_URL": "mysql://me:s3cr3t@db/x"}, None, ["STORAGE_URL", "postgresql+asyncpg://USER"]),
         ({"SERVER_PORT": "1", "SERVER_PORT_FILE": "x"}, None, ["are both set: remove one of them"]),
-        ({"CONFIG_FILE": "none.json"}, None, ["none.json: cannot be read: No such file or directory"]),
+        (
+            {"CONFIG_FILE": "none.json"},
+            None,
+            ["none.json: cannot be read: No such file or directory: see CONFIG_FILE"],
+        ),
+        ({"CONFIG_FILE": "."}, None, ["cannot be read: Is a directory: see CONFIG_FILE"]),
         ({}, _BROKEN_JSON, ["proxy.conf.json:3:3: is not JSON: a comma is probably missing"]),
         ({}, [{**JUPYTER, "websocket": True}], ["$[0].websocket: is no known key"]),
         ({}, [{**JUPYTER, "match": "^/jupyter/"}], ["$[0].match: has no group: write the instance id in"]),

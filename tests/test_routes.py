@@ -559,6 +559,13 @@ class TestMistakes:
         ] == [one.removeprefix(f"{path}: ").partition(": ")[0] for one in _mistakes(path)]
 
 
+def test_a_required_key_in_other_letters_is_one_mistake(tmp_path: Path) -> None:
+    """Who writes `remoteport` is told to write `remotePort`, and not that it is missing as well."""
+    given = {key: value for key, value in _SERVICE.items() if key != "remotePort"}
+    (mistake,) = _mistakes(_written(tmp_path, [given | {"remoteport": 8888}]))
+    assert "$[0].remoteport: is no known key: write `remotePort`" in mistake
+
+
 class TestSyntax:
     """A file that is no JSON: line, column and the likely remedy."""
 
@@ -581,7 +588,8 @@ class TestSyntax:
             ("[{'a': 1}]", "1:3", "write double quotes instead of single ones"),
             ('["^/\\d"]', None, "a backslash is written twice"),
             ('[{"a": 1', "1:9", "the file ends too early"),
-            ("", "1:1", "the file ends too early"),
+            ("", "", "is empty: write an array of services"),
+            (" \n", "", "is empty: write an array of services"),
             ("[1]]", "1:4", "the array has ended before this"),
             ("[{a: 1}]", "1:3", "write a key in double quotes"),
             ('[{"a" 1}]', "1:7", "write a colon"),
@@ -614,7 +622,8 @@ class TestSyntax:
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         """It is named, with the system's reason."""
         path = tmp_path / "none.json"
-        assert (f"{path}: cannot be read: No such file or directory",) == _mistakes(path)
+        (mistake,) = _mistakes(path)
+        assert mistake.startswith(f"{path}: cannot be read: No such file or directory: see CONFIG_FILE, ")
 
 
 def test_a_worker_that_imports_routes_stays_small() -> None:

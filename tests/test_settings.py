@@ -190,7 +190,8 @@ class TestMistakes:
             *(("LOG_LEVEL", text, _LEVELS) for text in ("warn", "INFO", "verbose")),
             *(("WORKERS", text, _WORKERS) for text in ("0", "65", "-1", "2.0", "Auto", "all")),
             ("ACCESS_LOG", "yes", "write one of off, errors, all"),
-            ("LOG_TIMEZONE", "Europe/Pariss", "write an IANA time zone such as Europe/Paris"),
+            ("LOG_TIMEZONE", "Europe/Pariss", "write an IANA time zone: is Europe/Paris meant?"),
+            ("LOG_TIMEZONE", "Europe/Grenoble", "write an IANA time zone such as Europe/Paris"),
             ("LOG_TIMEZONE", "../../etc/passwd", "write an IANA time zone such as Europe/Paris"),
             *(
                 ("API_URL", text, _URL)
@@ -414,6 +415,16 @@ class TestSources:
         assert (warning.format("in the environment"),) == load({name: "s3cr3t"}, tmp_path)[1]
         (tmp_path / ".env").write_text(f"{name}=s3cr3t\n")
         assert (warning.format("in .env"),) == load({}, tmp_path)[1]
+
+    def test_a_setting_without_its_prefix_in_the_file_is_a_warning(self, tmp_path: Path) -> None:
+        """Not in the environment, which other programs share, nor beside the right one or other words."""
+        (tmp_path / ".env").write_text("SERVER_PORT=9999\nEDITOR=s3cr3t\n")
+        warning = f"SERVER_PORT in .env is no setting, and is ignored. Is {PREFIX}SERVER_PORT meant?"
+        chosen, warnings = load({}, tmp_path)
+        assert (8088, (warning,)) == (chosen.server_port, warnings)
+        assert () == load({PREFIX + "SERVER_PORT": "9999"}, tmp_path)[1]
+        (tmp_path / ".env").unlink()
+        assert () == load({"SERVER_PORT": "9999"}, tmp_path)[1]
 
     def test_half_a_syslog_is_a_warning(self, tmp_path: Path) -> None:
         """All three are needed, as the original has it."""

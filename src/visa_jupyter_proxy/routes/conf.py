@@ -56,7 +56,9 @@ def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise ConfigurationError(
+            [f"{path}: cannot be read: {error.strerror}: see CONFIG_FILE, which says where the routes are"]
+        ) from None
     if raw.startswith(codecs.BOM_UTF8):
         raise ConfigurationError([f"{path}:1:1: starts with a byte order mark: save it as UTF-8 without one"])
     try:
@@ -109,8 +111,9 @@ class _Reading:
         self._repeated(where, given)
         for key in [key for key in given if key not in self._keys]:
             self._wrong(f"{where}{values.step(key)}", f"is no known key: {values.nearest(key, self._keys)}")
+        written = {key.lower() for key in given}
         for key in ("match", "type", "name", "remotePort"):
-            if key not in given:
+            if key.lower() not in written:  # in other letters, it is a mistake already
                 self._wrong(where, f"has no `{key}`: add it")
         fields = {key: self._value(where, key, given[key]) for key in self._keys if key in given}
         self._tls(where, given)

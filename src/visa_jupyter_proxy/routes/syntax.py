@@ -28,6 +28,8 @@ _SAID: Final = (
 
 def syntax_mistake(path: Path, text: str, error: json.JSONDecodeError) -> str:
     """Say where and why `text` is no JSON: file, line, column and the likely remedy."""
+    if not text.strip():
+        return f"{path}: is empty: write an array of services, [{{...}}, {{...}}]"
     return f"{path}:{error.lineno}:{error.colno}: is not JSON: {_remedy(text, error)}"
 
 

@@ -230,8 +230,11 @@ def _timezone(text: str) -> str:
 
 
 def _no_timezone(text: str) -> NoReturn:
-    near = difflib.get_close_matches(text, zoneinfo.available_timezones(), n=1)
-    raise ValueError(f"write an IANA time zone such as {near[0] if near else 'Europe/Paris'}") from None
+    # By its last part: nearly all of `Europe/...` is near to another name of Europe.
+    places = {name.rpartition("/")[2]: name for name in sorted(zoneinfo.available_timezones())}
+    near = difflib.get_close_matches(text.rpartition("/")[2], places, n=1, cutoff=0.8)
+    meant = f": is {places[near[0]]} meant?" if near else " such as Europe/Paris"
+    raise ValueError(f"write an IANA time zone{meant}") from None
 
 
 timezone: Final = _parser(_timezone)

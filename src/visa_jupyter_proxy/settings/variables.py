@@ -60,6 +60,7 @@ def read(prefix: str, known: Iterable[str], environ: Mapping[str, str], director
         }
         given.warnings += _unknown(prefix, known, ours, place)
         texts |= {name.removeprefix(prefix): text for name, text in ours.items()}
+    given.warnings += _without_prefix(prefix, known, written, texts)
     for name in known:
         value = _value(prefix, name, texts, directory, given)
         if value is not None and _is_text(value.text):
@@ -112,6 +113,17 @@ def _unknown(prefix: str, known: tuple[str, ...], names: Iterable[str], place: s
             near = difflib.get_close_matches(rest.upper(), sorted(allowed), n=1, cutoff=0)
             warnings.append(f"{name} {place} is no setting, and is ignored. Is {prefix}{near[0]} meant?")
     return warnings
+
+
+def _without_prefix(
+    prefix: str, known: tuple[str, ...], written: Mapping[str, str], texts: Mapping[str, str]
+) -> list[str]:
+    """Warn of settings in `.env` that lack the prefix. In the environment they may be another program's."""
+    # One that is set rightly as well is there for somebody else, such as Docker Compose.
+    names = [name for name in written if name.upper() in known and name.upper() not in texts]
+    return [
+        f"{name} in .env is no setting, and is ignored. Is {prefix}{name.upper()} meant?" for name in names
+    ]
 
 
 def _value(prefix: str, name: str, texts: Mapping[str, str], directory: Path, given: Given) -> Value | None:
