@@ -258,6 +258,7 @@ class TestWarnings:
         site.settings(JWKS_URL="http://127.0.0.1:1/keys")
         verdict, text = _findings(site)["keys"]
         assert ("warning", True) == (verdict, "VISA alone judges tokens meanwhile" in text)
+        assert f"http://127.0.0.1:1/keys: Connection refused: set {PREFIX}JWKS_URL" in text
         (site.directory / "keys.json").write_bytes(Provider().key_set())
         site.settings(JWKS_URL="", JWKS_FILE="keys.json")
         verdict, text = _findings(site)["keys"]
@@ -422,7 +423,7 @@ class TestJournal:
         site.settings(STORAGE_URL="postgresql://visa:s3cr3t@127.0.0.1:1/visa")
         verdict, text = _findings(site)["journal"]
         assert "wrong" == verdict
-        assert "VISA_JUPYTER_PROXY_STORAGE_URL" in text
+        assert f"/visa: Connection refused: set {PREFIX}STORAGE_URL, or see whether it runs" in text
         assert "s3cr3t" not in text
 
     def test_postgresql_before_the_first_start(self, site: Site, postgres: PostgresServer) -> None:

@@ -4,7 +4,6 @@ Answers are distrusted like everything else from outside: bounded in size and ti
 followed, and only the few fields that are named here leave this file.
 """
 
-import os
 import socket
 import ssl
 import time
@@ -17,6 +16,7 @@ from weakref import WeakSet
 import aiohttp
 import msgspec
 
+from visa_jupyter_proxy import failures
 from visa_jupyter_proxy.errors import (
     InstanceNotFound,
     ProxyError,
@@ -252,9 +252,9 @@ class VisaApi:
             aiohttp.ServerDisconnectedError,
             aiohttp.ClientOSError,
         ) as error:
-            raise VisaUnreachable(_cause(error)) from None
+            raise VisaUnreachable(failures.of_http(error)) from None
         except aiohttp.ClientError as error:
-            raise VisaInvalid(type(error).__name__) from None
+            raise VisaInvalid(failures.of_http(error)) from None
 
     def _instance(self, data: _Data) -> Instance:
         owner = next((m.user.id for m in data.members or () if m.role == "OWNER" and m.user), None)
@@ -269,19 +269,6 @@ class VisaApi:
             jupyter_answers=_jupyter_answers(data),
             values=values,
         )
-
-
-def _cause(error: aiohttp.ClientError) -> str:
-    """Say why there is no connection, in words for the log."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return "its certificate cannot be verified"
-        case aiohttp.ClientConnectorDNSError():
-            return "its name cannot be resolved"
-        case aiohttp.ClientConnectorError():
-            return os.strerror(error.errno) if error.errno else type(error).__name__
-        case _:
-            return type(error).__name__
 
 
 def _time(date: str | None) -> float | None:

@@ -51,7 +51,7 @@ class TestServer:
             (b"HTTP/1.1 503 Sorry\r\nContent-Length: 0\r\n\r\n", "is 503"),
             (ok(b"<html>"), "no JSON Web Key Set"),
             (ok(b"[" * 2**20), "larger than any key set"),
-            (b"garbage\r\n\r\n", "BadStatusLine|ClientResponseError"),
+            (b"garbage\r\n\r\n", "the answer is not HTTP"),
         ],
         ids=["redirect", "503", "html", "large", "garbage"],
     )
@@ -70,9 +70,9 @@ class TestServer:
 
         with Instance(instance_port) as instance:
             instance.play(leave)
-            with pytest.raises(KeysUnavailable, match="ServerDisconnectedError"):
+            with pytest.raises(KeysUnavailable, match="the connection was closed before an answer came"):
                 self.fetch(instance)
-        with pytest.raises(KeysUnavailable, match="ClientConnectorError"):
+        with pytest.raises(KeysUnavailable, match="Connection refused"):
             self.fetch(instance)
 
 

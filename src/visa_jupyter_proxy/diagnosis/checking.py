@@ -113,7 +113,10 @@ async def _keys(settings: Settings) -> Finding:
     try:
         keys = await source.fetch()
     except key_set.KeysUnavailable as error:
-        text = f"{where}: {error}: VISA alone judges tokens meanwhile; see {PREFIX}JWKS_URL"
+        advice = (
+            f"set {PREFIX}{'JWKS_URL' if settings.jwks_url else 'JWKS_FILE'}, or see that the keys are there"
+        )
+        text = f"{where}: {error}: {advice}; VISA alone judges tokens meanwhile"
         return Finding("keys", "warning", text)
     finally:
         await source.close()
@@ -173,7 +176,8 @@ async def _journal(settings: Settings) -> Finding:
     except SchemaIncomplete:
         return Finding("journal", "ok", f"{journal.name} can be reached; its tables are made at the start")
     except JournalError as error:
-        advice = f"see {PREFIX}STORAGE_URL" if journal.is_shared else f"see {PREFIX}STORAGE_DIR"
+        where = f"set {PREFIX}STORAGE_URL, or see whether it runs and a firewall lets us through"
+        advice = where if journal.is_shared else f"see {PREFIX}STORAGE_DIR"
         return Finding("journal", "wrong", f"{journal.name}: {error}: {advice}")
     finally:
         await journal.close()

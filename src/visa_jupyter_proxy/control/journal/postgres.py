@@ -20,7 +20,7 @@ from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from visa_jupyter_proxy import logs
+from visa_jupyter_proxy import failures, logs
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, RecordRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate, verify
 from visa_jupyter_proxy.control.journal.schema import REPORTED
@@ -177,7 +177,9 @@ def _describe(error: BaseException) -> str:
     """Give the reason without values: the server's own words name files, users and databases."""
     for cause in _causes(error):
         if isinstance(cause, asyncpg.PostgresError):
-            return f"{type(cause).__name__}: {cause.args[0] if cause.args else cause.sqlstate}"
+            return f"the server says: {cause.args[0] if cause.args else cause.sqlstate}"
         if isinstance(cause, OSError):
-            return f"{type(cause).__name__}: {cause}"
-    return type(error).__name__
+            return failures.of_connection(cause)
+        if isinstance(cause, asyncpg.InterfaceError):
+            return "the connection was closed"
+    return f"the database cannot be used ({type(error).__name__})"

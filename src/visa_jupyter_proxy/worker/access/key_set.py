@@ -11,7 +11,7 @@ import aiohttp
 import jwt
 import msgspec
 
-from visa_jupyter_proxy import logs
+from visa_jupyter_proxy import failures, logs
 
 _TIMEOUT_S: Final = 5.0
 _LARGEST: Final = 2**18
@@ -94,7 +94,7 @@ class KeyServer:
                     if len(document) > _LARGEST:
                         raise KeysUnavailable("the answer is larger than any key set")
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise KeysUnavailable(type(error).__name__) from None
+            raise KeysUnavailable(failures.of_http(error)) from None
         return parse(bytes(document))
 
     async def close(self) -> None:
