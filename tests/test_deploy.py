@@ -351,6 +351,20 @@ class TestKubernetes:
             proxy.wait(lambda: {_status(port, path) for path in paths} == {200})
             assert 401 == _status(port, "/metrics")
 
+    def test_pods_stay_in_service_without_postgresql(self) -> None:
+        """`/health/ready` is 503 then, on all of them: it is asked at the start alone, as the page says."""
+        asked = {
+            name: self._container[f"{name}Probe"]["httpGet"]["path"]
+            for name in ("startup", "readiness", "liveness")
+        }
+        assert {
+            "startup": "/health/ready",
+            "readiness": "/health/live",
+            "liveness": "/health/live",
+        } == asked
+        page = (_ROOT / "docs/operating/deploying.md").read_text()
+        assert "Without PostgreSQL `/health/ready` does say 503" in page
+
     def test_it_has_no_rights(self) -> None:
         """The user is the image's; nothing is written but to volumes of its own."""
         assert self._pod["securityContext"]["runAsNonRoot"]
