@@ -600,6 +600,18 @@ class TestCommands:
             done = sessions(tmp_path, *command, *words, **facility.storage.settings)
             assert ["anna"] == [row["user"] for row in json.loads(done.stdout)], done.stderr
 
+    @pytest.mark.parametrize("command", [("--open",), ("summary",), ("--user", "nobody")])
+    def test_that_there_are_none_is_said_to_people(self, tmp_path: Path, command: tuple[str, ...]) -> None:
+        """Beside the answer, whose form stays as it is: a program reads an empty list."""
+        facility = Facility(Storage(tmp_path))
+        facility.session("anna")
+        none = command if command[0] != "summary" else (*command, "--until", "2020-01-01")
+        done = sessions(tmp_path, *none, **facility.storage.settings)
+        assert (0, "There are no such sessions.\n") == (done.returncode, done.stderr)
+        assert 1 == len(done.stdout.splitlines())
+        done = sessions(tmp_path, *none, "--json", **facility.storage.settings)
+        assert (0, "", []) == (done.returncode, done.stderr, json.loads(done.stdout))
+
     def test_json_of_what_is_done(self, tmp_path: Path) -> None:
         """One object, with what came of it; the status is as without."""
         facility = Facility(Storage(tmp_path / "data"))

@@ -31,7 +31,8 @@ _HELP: Final = """Show the notebook sessions of the journal, the newest first, o
 One that is open has lasted until now; idle is since the user's last message. A table has durations as hours,
 minutes and seconds, JSON and CSV have them in seconds. `up` is from the browser, `down` to it. Times are in
 LOG_TIMEZONE, or in the system's own zone. `told` says whether VISA knows: `waiting` is on its way, `no` and
-`refused` had no token that VISA takes.
+`refused` had no token that VISA takes. `connections`, in JSON and CSV, are
+all that a session has ever had; in `/api/v1/sessions` they are those that are open now.
 
 - visa-jupyter-proxy sessions --open
 
@@ -246,6 +247,17 @@ def _layout(form: Format | None, *, as_json: bool) -> Format:
     return Format.JSON if as_json else form or Format.TABLE
 
 
+def _or_word(rows: Iterable[Row], form: Format) -> Iterator[Row]:
+    """Pass the rows on; say that there are none, beside a table that would be a bare head."""
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is not None:
+        yield first
+        yield from rows
+    elif form is Format.TABLE:
+        typer.echo("There are no such sessions.", err=True)
+
+
 def _period(chosen: settings.Settings, since: str | None, until: str | None) -> tuple[float, float]:
     """Read from when to when; a period in which nothing can be is a mistake."""
     zone, now = Zone(chosen.log_timezone), time.time()
@@ -284,7 +296,7 @@ def _first(rows: Iterable[Row], most: int, far: progress.Progress) -> Iterator[R
 
 
 def _print(rows: Iterable[Row], columns: Iterable[str], form: Format, far: progress.Progress) -> None:
-    written = lines(far.counting(rows), [*columns], form)
+    written = lines(far.counting(_or_word(rows, form)), [*columns], form)
     first = next(written)
     if sys.stdout.isatty():
         far.end()  # who sees the rows sees how it goes on

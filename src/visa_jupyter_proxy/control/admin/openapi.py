@@ -34,7 +34,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "messagesDown": _COUNT,
             "bytesUp": _COUNT,
             "bytesDown": _COUNT,
-            "connections": {"type": "integer", "description": "0 while its browser may come back"},
+            "connections": {
+                "type": "integer",
+                "description": "open now (`sessions --json` has all ever); 0 while its browser may come back",
+            },
             "nodes": _TEXTS,
         }
     ),
