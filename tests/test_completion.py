@@ -32,6 +32,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("sessions p", {"prune"}),
         ("sessions --f", {"--format"}),
         ("sessions summary --by ", {"day", "user", "instance"}),
+        ("sessions summary --by u", {"user"}),
         (
             "explain -",
             {"--websocket", "-w", "--method", "--header", "-H", "--token", "--peer", "--json", "--help"},

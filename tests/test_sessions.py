@@ -563,6 +563,8 @@ class TestCommands:
             (("prune",), {}, 2, "VISA_JUPYTER_PROXY_SESSION_RETENTION_DAYS"),
             (("export",), {}, 2, "--legacy"),
             (("--since", "soon"), {}, 2, "write a date such as"),
+            (("summary", "--by", "week"), {}, 2, "'--by': write one of day, user, instance"),
+            (("--format", "xml"), {}, 2, "'--format': write one of table, json, csv"),
             (("--open", "summary"), {}, 2, "write the options after summary"),
             (("--instance", str(2**63)), {}, 2, "--instance"),
             (("--user", ""), {}, 2, "--user': it is empty: write what is meant, or leave the option out"),

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
-from typing import Annotated, Final, NoReturn
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -74,6 +74,22 @@ def text(written: str) -> str:
     except UnicodeEncodeError:
         raise typer.BadParameter("it is not UTF-8: write it in UTF-8") from None
     return written
+
+
+def one_of[Word: StrEnum](words: type[Word]) -> dict[str, Any]:
+    """Give what makes an option take one of these words; typer's own mistake has pydantic's name for it."""
+    allowed = [word.value for word in words]
+
+    def parse(written: str) -> Word:
+        try:
+            return words(written)
+        except ValueError:
+            raise typer.BadParameter(f"write one of {', '.join(allowed)}") from None
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in allowed if word.startswith(incomplete)]
+
+    return {"parser": parse, "metavar": f"<{'|'.join(allowed)}>", "autocompletion": complete}
 
 
 def print_json(value: object) -> None:

@@ -62,7 +62,11 @@ _Since = Annotated[
 _Until = Annotated[str | None, typer.Option(help="Those that began before; written likewise.")]
 _Form = Annotated[
     Format | None,
-    typer.Option("--format", help="How it is written; a table unless you say so. --json is json."),
+    typer.Option(
+        "--format",
+        help="How it is written; a table unless you say so. --json is json.",
+        **console.one_of(Format),
+    ),
 ]
 
 
@@ -107,7 +111,7 @@ def show(
 
 @app.command()
 def summary(
-    by: Annotated[By, typer.Option(help="What a line stands for.")] = By.DAY,
+    by: Annotated[By, typer.Option(help="What a line stands for.", **console.one_of(By))] = By.DAY,
     since: _Since = None,
     until: _Until = None,
     form: _Form = None,
