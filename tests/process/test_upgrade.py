@@ -21,6 +21,10 @@ from visa_jupyter_proxy.control.caller import Caller
 UPGRADES: Final = 2
 CLIENTS: Final = 6
 NOTEBOOKS: Final = 10
+TWO: Final = (
+    "another process serves on this STORAGE_DIR: stop one and give it a directory of its own, "
+    "or start with `serve --take-over` to take its place"
+)
 
 
 @contextmanager
@@ -208,6 +212,9 @@ class TestTwoProcesses:
         try:
             second.wait_until_it_listens()
             assert first.port != second.port
+            # Whoever has started the second by mistake is told so, and by which process.
+            assert [] == first.records(TWO)
+            assert [("warning", first.pid)] == [(one["level"], one["pid"]) for one in second.records(TWO)]
             one, other = place.client(first), place.client(second)
             assert one.ask(channel("S1")).status == 101
             assert other.ask(channel("S2")).status == 101

@@ -5,6 +5,7 @@ A question in each message (SOCK_SEQPACKET), and an answer, with which open sock
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ FILE: Final = "control.sock"
 
 LARGEST: Final = 64 * 1024
 """Bytes of a message."""
+
+_CREDENTIALS: Final = struct.Struct("iII")
+"""struct ucred: process, user, group (SO_PEERCRED of unix(7))."""
 
 _MOST_SOCKETS: Final = 2
 _PATIENCE_S: Final = 30.0
@@ -77,6 +81,21 @@ class Caller:
             return None  # nobody, or one that was killed
 
     @classmethod
+    def who_serves(cls, directory: Path, patience_s: float) -> int | None:
+        """Give the id of the process that serves on `directory`; None without one, or when it stops. Blocks.
+
+        One that does not answer in time is there all the same, whatever is the matter with it. 0 is one that
+        cannot be seen from here, in another container. Raises `OSError` when it may not be asked.
+        """
+        caller = cls.find(directory, patience_s)
+        if caller is None:
+            return None
+        try:
+            return caller.server()
+        finally:
+            caller.close()
+
+    @classmethod
     def _connected(cls, directory: Path, patience_s: float) -> Self:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.settimeout(patience_s)
@@ -99,6 +118,14 @@ class Caller:
             return Reply(msgspec.json.decode(data, type=Answer), sockets)
         except msgspec.DecodeError as error:
             raise ConnectionError("it hung up without an answer") from error
+
+    def server(self) -> int | None:
+        """Give the id of the process at the other end; None when it says that it stops. Blocks."""
+        try:
+            answer = self.ask("greet").answer
+        except OSError:
+            return peer(self._sock)[0]
+        return None if answer.is_stopping else answer.pid
 
     @classmethod
     def ask_for_reload(cls, directory: Path) -> Answer:
@@ -130,6 +157,14 @@ def _why_nobody_answers(directory: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{file}: {error.strerror}: ask as the user that runs the proxy, or as root"
     return f"{file}: {error.strerror or error}"
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Give the process and the user at the other end: of a client's socket, those who listen."""
+    pid, user, _ = _CREDENTIALS.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return pid, user
 
 
 @contextmanager

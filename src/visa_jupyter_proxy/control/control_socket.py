@@ -9,7 +9,6 @@ stops, that it does so, and whoever starts meanwhile takes the file.
 import asyncio
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,16 +17,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.control.caller import FILE, LARGEST, Asks, Caller, Question, Reply, near
+from visa_jupyter_proxy.control.caller import FILE, LARGEST, Asks, Caller, Question, Reply, near, peer
 
 _LOOK_S: Final = 2.0
 """Between two looks whether the file is there: somebody may tidy up what is no regular file."""
 
 _PATIENCE_S: Final = 2.0
 """For another process to say whether it stops."""
-
-_CREDENTIALS: Final = struct.Struct("iII")
-"""struct ucred: process, user, group (SO_PEERCRED of unix(7))."""
 
 type Answering = Callable[[Asks, int], Awaitable[Reply]]
 """Answers the question of a process, which is known by its id."""
@@ -54,8 +50,14 @@ class ControlSocket:
 
     def open(self, *, replace: bool) -> None:
         """Answer from now on: to `replace` whoever has answered here, or if nobody serves here."""
-        if not replace and _is_served(self._directory):
-            logs.get().notice("another process has the control socket", directory=str(self._directory))
+        other = None if replace else _who_serves(self._directory)
+        if other is not None:
+            logs.get().warning(
+                "another process serves on this STORAGE_DIR: stop one and give it a directory of its own, "
+                "or start with `serve --take-over` to take its place",
+                pid=other,
+                directory=str(self._directory),
+            )
         else:
             try:
                 self._listen(*_bind(self._directory))
@@ -132,9 +134,7 @@ class ControlSocket:
     async def _serve(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         with client:
-            pid, user, _ = _CREDENTIALS.unpack(
-                client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            )
+            pid, user = peer(client)
             if user not in (0, os.getuid()):
                 return
             try:
@@ -145,20 +145,12 @@ class ControlSocket:
                 logs.get().warning("a question at the control socket is lost", cause=str(error))
 
 
-def _is_served(directory: Path) -> bool:
-    """Whether somebody answers there who does not stop. Blocks."""
+def _who_serves(directory: Path) -> int | None:
+    """Give the process that answers there and does not stop; 0 when its id cannot be had. Blocks."""
     try:
-        caller = Caller.find(directory, _PATIENCE_S)
+        return Caller.who_serves(directory, _PATIENCE_S)
     except OSError:
-        return False  # making the file will say why it cannot be had
-    if caller is None:
-        return False
-    try:
-        return not caller.ask("greet").answer.is_stopping
-    except OSError:
-        return True  # one that is there, whatever is the matter with it
-    finally:
-        caller.close()
+        return None  # making the file will say why it cannot be had
 
 
 def _is_there(directory: Path) -> bool:
