@@ -22,7 +22,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from visa_jupyter_proxy import logs
-from visa_jupyter_proxy.control.journal import damage, filesystems, salvage
+from visa_jupyter_proxy.control.journal import damage, filesystems, privacy, salvage
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, RecordRefused, StorageRefused
 from visa_jupyter_proxy.control.journal.migrations import migrate, verify
 from visa_jupyter_proxy.control.journal.schema import REPORTED
@@ -151,7 +151,10 @@ class Sqlite:
                 self._set_aside()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         damaged = damage.waiting(self.path)
+        privacy.begin(self.path)
+        privacy.tighten(self.path)
         self._writing = _open(self.path, "rwc", partial(_prepare_tables, damaged=damaged))
+        privacy.tighten(self.path)
         if damaged is not None:
             damage.carried_over(self.path)
         before, self._there = self._there, _look(self.path)
