@@ -96,6 +96,17 @@ class TestStart:
             "Traceback" in done.stderr,
         )
 
+    def test_231_a_second_start_on_the_same_port(self, place: Place) -> None:
+        """Says which process is there already and what to do instead, nothing twice; that one serves on."""
+        proxy = place.start()
+        done = _serve(place.directory, SERVER_PORT=str(proxy.port), STORAGE_DIR=str(place.directory / "data"))
+        assert 1 == done.returncode
+        assert 1 == done.stderr.count("Address already in use;"), done.stderr
+        assert 1 == done.stderr.count(str(proxy.port)), done.stderr
+        assert f"STORAGE_DIR already, process {proxy.pid}: `visa-jupyter-proxy reload`" in done.stderr
+        assert "`visa-jupyter-proxy serve --take-over`" in done.stderr
+        assert 200 == place.client(proxy).ask(request()).status
+
     def test_settings_from_a_dot_env_file(self, place: Place) -> None:
         """`.env` of the working directory counts; the environment wins."""
         (place.directory / ".env").write_text(

@@ -5,6 +5,7 @@ what waits there is served by one or the other (`docs/decisions/0014-one-socket-
 """
 
 import asyncio
+import errno
 import socket
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ from visa_jupyter_proxy.settings import Settings
 
 _BACKLOG: Final = 4096
 """Connections that wait to be accepted: Linux's net.core.somaxconn."""
+
+_PATIENCE_S: Final = 2.0
+"""For another process to say whether it stops."""
 
 
 class CannotStart(Exception):
@@ -71,18 +75,37 @@ def listen(settings: Settings, predecessor: Predecessor | None) -> socket.socket
         return passed_on
     if predecessor is not None and fits(predecessor.listener, settings.server_host, settings.server_port):
         return predecessor.listener
-    return bind(settings.server_host, settings.server_port)
+    return bind(
+        settings.server_host, settings.server_port, settings.storage_dir if predecessor is None else None
+    )
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen. Raises `CannotStart`."""
+def bind(host: str, port: int, directory: Path | None = None) -> socket.socket:
+    """Bind and listen. Raises `CannotStart`, which names the process that serves on `directory` already."""
     try:
         return bound(host, port, backlog=_BACKLOG)
     except OSError as error:
+        is_taken = error.errno == errno.EADDRINUSE
         raise CannotStart(
             f"cannot listen on {host} port {port}: {why_not(error)}; "
+            f"{_instead(directory) if is_taken and directory is not None else ''}"
             "change VISA_JUPYTER_PROXY_SERVER_HOST or VISA_JUPYTER_PROXY_SERVER_PORT, or stop what uses it"
         ) from error
+
+
+def _instead(directory: Path) -> str:
+    """Say what else to do when a proxy serves on the same directory; nothing without one."""
+    try:
+        other = Caller.who_serves(directory, _PATIENCE_S)
+    except OSError:
+        return ""  # one that may not be asked is another user's
+    if other is None:
+        return ""
+    return (
+        f"a proxy serves on this STORAGE_DIR already, process {other}: "
+        "`visa-jupyter-proxy reload` has it read its configuration again, "
+        "`visa-jupyter-proxy serve --take-over` puts a new one in its place; otherwise "
+    )
 
 
 def fits(sock: socket.socket, host: str, port: int) -> bool:
