@@ -77,7 +77,7 @@ async function listen() {
   let silence = setTimeout(() => silent.abort(), SILENT_MS);
   try {
     const response = await ask(`${API}/events`, { signal: silent.signal });
-    if (response.status === 401) { clearTimeout(silence); return await signIn(); }
+    if (response.status === 401) { clearTimeout(silence); await signIn(); return "not signed in"; }
     if (!response.ok) return `answers ${response.status}`;
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
@@ -109,7 +109,10 @@ function show(text) {
 
 function signIn() {
   const dialog = at("sign-in");
-  if (token) write(at("sign-in-text"), "That is not ADMIN_TOKEN. It is kept until this tab is closed.");
+  if (token) write(at("sign-in-text"), "That is not ADMIN_TOKEN, and it is forgotten. The right one is kept until this tab is closed.");
+  sessionStorage.removeItem("token");
+  token = null;
+  status("not signed in", "bad");
   dialog.showModal();
   return new Promise((done) => dialog.addEventListener("close", () => {
     token = at("token").value;
