@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,20 @@ class TestEndings:
                 assert {"me": "node"} == await journal.read(endings.alive)
 
         asyncio.run(main())
+
+    def test_how_many_sessions_of_a_user_others_carry(self, storage: Storage) -> None:
+        """Each once, of these owners alone, and none that is over or of somebody else."""
+
+        async def main() -> list[int]:
+            async with journal_in(storage, "me", "other") as journal:
+                await journal.write("me", [an_opened(1)])
+                await journal.write("other", [an_opened(2), an_opened(3, 2), an_opened(4), an_ended(4)])
+                asked = [("anna", ["other"]), ("anna", ["me", "other"]), ("anna", []), ("bob", ["other"])]
+                return [
+                    await journal.read(partial(endings.sessions_of, user=user, of=of)) for user, of in asked
+                ]
+
+        assert [1, 2, 0, 0] == asyncio.run(main())
 
 
 class TestOwners:

@@ -537,10 +537,15 @@ class TestApi:
         assert FAREWELL == kernels[1].exactly(len(FAREWELL))
         assert answers(kernels[0])
         assert answers(terminal)
-        assert 202 == admins[0].get("/api/v1/users/anna%2F1/tunnels", method="DELETE").status
+        nodes[0].wait(partial(knows_sessions, admins[0], 1))  # the other is over in the journal, too
+        told = admins[0].get("/api/v1/users/anna%2F1/tunnels", method="DELETE")
+        known = {"instances": 1, "sessionsElsewhere": 0}  # a terminal of another node is known there alone
+        assert (202, {"nodes": [socket.gethostname()], **known}) == (told.status, told.json)
         for client in (kernels[0], terminal):
             assert FAREWELL == client.exactly(len(FAREWELL))
         assert answers(other)
+        nobody = admins[0].get("/api/v1/users/nobody/tunnels", method="DELETE")
+        assert (202, 0, 0) == (nobody.status, nobody.json["instances"], nobody.json["sessionsElsewhere"])
         # What no id can be, and PostgreSQL takes no question about.
         assert 404 == admins[0].get("/api/v1/sessions/%00", method="DELETE").status
         assert 202 == admins[0].get("/api/v1/users/%00/tunnels", method="DELETE").status

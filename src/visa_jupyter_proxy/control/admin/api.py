@@ -98,10 +98,15 @@ class Api:
         user = asked.user(request.match_info["sub"])
         _note(request, user=user)
         try:
-            nodes = await self._endings.user(user, _asks(request))
+            ended = await self._endings.user(user, _asks(request))
         except JournalUnavailable as error:
             raise _unavailable(error, "They are ended here; other nodes could not be told.") from error
-        return answer({"nodes": nodes}, status=202)
+        body = {
+            "nodes": ended.nodes,
+            "instances": ended.instances,
+            "sessionsElsewhere": ended.sessions_elsewhere,
+        }
+        return answer(body, status=202)
 
     async def _read(self) -> list[Session]:
         try:

@@ -5,7 +5,7 @@ are forgotten, too, and VISA is asked again.
 """
 
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -15,6 +15,7 @@ from visa_jupyter_proxy.control.journal import endings
 from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
+from visa_jupyter_proxy.control.vigil import Vigil
 from visa_jupyter_proxy.mailbox import EndTunnels
 
 POLICY_VIOLATION: Final = 1008
@@ -45,13 +46,24 @@ def end_here(supervisor: Supervisor, ending: Ending) -> None:
     supervisor.end_tunnels(message, ending.worker)
 
 
+class UserEnded(NamedTuple):
+    """Whom an order about a user goes to, and what is known to be ended by it: nothing, where both are 0."""
+
+    nodes: list[str]
+    instances: int
+    """To which the user had WebSockets of any kind on this node."""
+    sessions_elsewhere: int
+    """With a connection on other nodes, as the journal has it; terminals are not in there."""
+
+
 class Endings:
     """Orders of administrators."""
 
-    def __init__(self, journal: Turns, notebooks: Notebooks, supervisor: Supervisor) -> None:
+    def __init__(self, journal: Turns, notebooks: Notebooks, supervisor: Supervisor, vigil: Vigil) -> None:
         self._journal = journal
         self._notebooks = notebooks
         self._supervisor = supervisor
+        self._vigil = vigil
 
     async def session(self, session: str, asked_by: str) -> list[str] | None:
         """End the connections of an open session; give the nodes that have them, None without such a session.
@@ -80,18 +92,20 @@ class Endings:
                 end_here(self._supervisor, ending)
         return sorted({node for node, _, _ in found})
 
-    async def user(self, user: str, asked_by: str) -> list[str]:
-        """End all connections of a user: here at once, whatever the journal does; give the nodes that know.
+    async def user(self, user: str, asked_by: str) -> UserEnded:
+        """End all connections of a user: here at once, whatever the journal does; say what is known of them.
 
         Raises `JournalUnavailable` when other nodes could not be told.
         """
         ending = Ending(None, None, user, asked_by)
+        instances = self._vigil.instances(user)  # before they are ended
         end_here(self._supervisor, ending)
 
-        def work(connection: Connection) -> list[str]:
+        def work(connection: Connection) -> UserEnded:
             alive = endings.alive(connection)
             others = [(owner, ending) for owner in alive if owner != self._notebooks.owner]
             endings.order(connection, others, time.time())
-            return sorted({*alive.values()})
+            elsewhere = endings.sessions_of(connection, user, [owner for owner, _ in others])
+            return UserEnded(sorted({*alive.values()}), instances, elsewhere)
 
         return await self._journal.transact(work)

@@ -76,7 +76,8 @@ class Admin:
         sessions = OpenSessions(self._journal, seen.notebooks, seen.supervisor)
         self._history = History(seen.sums)
         self._events = Events(seen, sessions, self._history, self._journal)
-        self._api = Api(seen, sessions, Endings(self._journal, seen.notebooks, seen.supervisor))
+        endings = Endings(self._journal, seen.notebooks, seen.supervisor, seen.vigil)
+        self._api = Api(seen, sessions, endings)
         self._runner = Runner(self._application(), self._around, shutdown_timeout=_SHUTDOWN_S)
         self._look: asyncio.Task[None] | None = None
 

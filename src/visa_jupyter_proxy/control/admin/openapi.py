@@ -95,6 +95,16 @@ def _in(where: str, name: str, description: str, schema: dict[str, Any] | None =
 
 _UNAVAILABLE: Final = "the journal cannot be used"
 _ORDERED: Final = _answer("ordered; other nodes obey within a heartbeat", _object({"nodes": _TEXTS}))
+_USER_ORDERED: Final = _answer(
+    "ordered, also for a user whom this node does not know; others obey within a heartbeat",
+    _object(
+        {
+            "nodes": _TEXTS,
+            "instances": {**_COUNT, "description": "to which the user had WebSockets on this node"},
+            "sessionsElsewhere": {**_COUNT, "description": "with a connection on other nodes; no terminals"},
+        }
+    ),
+)
 
 
 def document() -> dict[str, Any]:
@@ -130,7 +140,7 @@ def document() -> dict[str, Any]:
             "/users/{sub}/tunnels": {
                 "delete": _operation(
                     "End all WebSockets of a user, those of terminals and printing included",
-                    {"202": _ORDERED, **_failures(_503="ended here, other nodes could not be told")},
+                    {"202": _USER_ORDERED, **_failures(_503="ended here, other nodes could not be told")},
                     _in("path", "sub", "`user` of a session, or `sub` of the token"),
                 )
             },

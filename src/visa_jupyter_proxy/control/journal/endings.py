@@ -6,7 +6,7 @@ And what has to be known to give them: which connections carry a session, and wh
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, or_, select
+from sqlalchemy import BindParameter, Connection, bindparam, delete, distinct, func, insert, or_, select
 
 from visa_jupyter_proxy.control.journal.records import new_id
 from visa_jupyter_proxy.control.journal.schema import connections, endings, owners, sessions
@@ -45,12 +45,28 @@ _running = (
     .where(sessions.c.closed_at.is_(None), connections.c.ended_at.is_(None))
     .order_by(sessions.c.opened_at.desc(), sessions.c.id, connections.c.opened_at)
 )
+_sessions_of = (
+    select(func.count(distinct(sessions.c.id)))
+    .join(connections, connections.c.session == sessions.c.id)
+    .where(
+        sessions.c.user_id == bindparam("user"),
+        sessions.c.closed_at.is_(None),
+        connections.c.ended_at.is_(None),
+        connections.c.left_at.is_(None),
+        connections.c.owner.in_(bindparam("owners", expanding=True)),
+    )
+)
 
 
 def running(connection: Connection, session: str | None = None, most: int = 10_000) -> list[Any]:
     """Give the connections of all open sessions, or of one, session by session; the newest first."""
     query = _running.limit(most)
     return [*connection.execute(query if session is None else query.where(sessions.c.id == session))]
+
+
+def sessions_of(connection: Connection, user: str, of: list[str]) -> int:
+    """Count the open sessions of a user that have a connection with one of these owners."""
+    return connection.execute(_sessions_of, {"user": user, "owners": of}).scalar_one()
 
 
 def alive(connection: Connection) -> dict[str, str]:

@@ -120,6 +120,10 @@ class Vigil:
         """How many pairs of a user and an instance are asked about."""
         return self._watches.watched
 
+    def instances(self, user: str) -> int:
+        """Say to how many instances a user has tunnels on this node."""
+        return self._watches.instances(user)
+
     @property
     def doubted(self) -> int:
         """How many of them have no token that the API accepts at the moment."""

@@ -98,6 +98,10 @@ class Watches:
         """How many are asked about."""
         return len(self) if self._recheck_s else 0
 
+    def instances(self, user: str) -> int:
+        """To how many a user has tunnels, whether or not anybody is asked."""
+        return len(self._of_user.get(user, ()))
+
     @property
     def doubted(self) -> int:
         """For how many the grace runs."""
