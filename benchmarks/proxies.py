@@ -1,7 +1,7 @@
-"""The proxies, each configured in good faith for the same work, and none logging what succeeds.
+"""The proxies, each configured in good faith for the same work, and no other one logging what succeeds.
 
-So ours has `ACCESS_LOG=off`, for by default the end of every WebSocket has a line. All other settings are at
-their defaults; the environment has only what an operator must say: addresses and networks.
+Ours has all settings at their defaults, so the end of every WebSocket has a line of its log, besides what is
+refused and fails; the environment has only what an operator must say: addresses and networks.
 """
 
 import http.client
@@ -59,7 +59,6 @@ def our_environment(world: World, port: int) -> dict[str, str]:
         "API_PORT": str(world.api_port),
         "STORAGE_DIR": str(world.folder / "data"),
         "INSTANCE_NETWORKS": "127.0.0.0/8",
-        "ACCESS_LOG": "off",
     }
     # What developers set for their Python (no byte code on disk, say) is not how it runs in production.
     left_out = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONDEVMODE", "PYTHONMALLOC")
