@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.log import log_kept
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.logs import lines as writing
 from visa_jupyter_proxy.logs import logger as implementation
@@ -42,15 +43,8 @@ class _Terminal(io.StringIO):
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what `configure` changes in this process."""
     monkeypatch.setenv("NO_COLOR", "1")
-    root = logging.getLogger()
-    output, handlers, level = dict(vars(implementation._output)), root.handlers, root.level
-    yield
-    if implementation._output.syslog is not None:
-        implementation._output.syslog.close()
-    logging.captureWarnings(capture=False)
-    vars(implementation._output).update(output)
-    root.handlers = handlers
-    root.setLevel(level)
+    with log_kept():
+        yield
 
 
 def _json(stream: io.StringIO) -> list[dict[str, object]]:

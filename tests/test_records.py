@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import cast
@@ -11,6 +10,7 @@ from typing import cast
 import pytest
 
 from support.conversation import Conversation, conversation
+from support.log import log_kept
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import (
     BadRequest,
@@ -21,7 +21,6 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
     VisaTimeout,
 )
-from visa_jupyter_proxy.logs import logger
 from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
 from visa_jupyter_proxy.worker.accounting.records import (
     AccessLog,
@@ -39,14 +38,10 @@ from visa_jupyter_proxy.worker.tunnel import RESTARTING, Owner, Tunnel
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Return what the log writes; afterwards it goes where it did."""
-    root, stream = logging.getLogger(), io.StringIO()
-    output, handlers, level = dict(vars(logger._output)), root.handlers, root.level
-    logs.configure(stream=stream)
-    yield stream
-    logging.captureWarnings(capture=False)
-    vars(logger._output).update(output)
-    root.handlers = handlers
-    root.setLevel(level)
+    stream = io.StringIO()
+    with log_kept():
+        logs.configure(stream=stream)
+        yield stream
 
 
 def _lines(log: io.StringIO) -> list[dict[str, object]]:

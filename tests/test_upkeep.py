@@ -4,13 +4,13 @@ import asyncio
 import io
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.log import log_kept
 from support.sessions import ended as ended_message
 from support.sessions import key, opened
 from support.storage import Storage
@@ -203,11 +203,9 @@ class TestTakeOver:
         path = store(storage.directory, entry(1))
         path.write_bytes(path.read_bytes()[:-1])
         store(storage.directory, entry(2), name="other")
-        logs.configure(stream=log)
-        try:
+        with log_kept():
+            logs.configure(stream=log)
             upkeep("take_over")
-        finally:
-            logs.configure(stream=sys.__stderr__)
         (kept,) = storage.directory.glob("*.damaged-*")
         (line,) = (json.loads(line) for line in log.getvalue().splitlines() if "set aside" in line)
         assert ("error", str(path), str(kept)) == (line["level"], line["file"], line["kept_as"])

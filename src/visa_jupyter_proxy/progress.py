@@ -89,9 +89,13 @@ class Progress:
 def told(what: str, unit: str = "") -> Iterator[Progress]:
     """Tell of what is going on inside, when it takes longer than a second."""
     progress = Progress(what, unit, sys.stderr)
-    if sys.stderr.isatty():
-        threading.Thread(target=progress.tell, daemon=True, name="progress").start()
+    teller = threading.Thread(target=progress.tell, daemon=True, name="progress")
+    is_seen = sys.stderr.isatty()
+    if is_seen:
+        teller.start()
     try:
         yield progress
     finally:
         progress.end()
+        if is_seen:
+            teller.join()  # nothing is written behind our back from now on

@@ -7,17 +7,15 @@ answer.exit_code, answer.stdout, answer.stderr
 """
 
 import json
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from typer.testing import CliRunner, Result
 
+from support.log import log_kept
 from visa_jupyter_proxy.cli import app
-from visa_jupyter_proxy.logs import logger as implementation
 
 PREFIX: Final = "VISA_JUPYTER_PROXY_"
 
@@ -45,21 +43,7 @@ class Site:
         before = Path.cwd()
         os.chdir(self.directory)
         try:
-            with _log_kept():
+            with log_kept():
                 return CliRunner().invoke(app, arguments, input=stdin, env=others | ours)
         finally:
             os.chdir(before)
-
-
-@contextmanager
-def _log_kept() -> Iterator[None]:
-    """Give the log back as it was: a command's standard error is closed behind it."""
-    root = logging.getLogger()
-    output, handlers, level = dict(vars(implementation._output)), root.handlers, root.level
-    try:
-        yield
-    finally:
-        logging.captureWarnings(capture=False)
-        vars(implementation._output).update(output)
-        root.handlers = handlers
-        root.setLevel(level)
