@@ -13,13 +13,12 @@ REQUEST_S: Final = 2**-13
 
 
 class Loop:
-    """Turns when it is told to; its clock stands still meanwhile, and the exact one moves with the work."""
+    """Turns when it is told to; its clock moves with the work."""
 
     def __init__(self) -> None:
-        self.time = 1000.0
         self.exact = 5.0
         self._next: list[Callable[[], None]] = []
-        self.newcomers = Newcomers(self._next.append, lambda: self.time, lambda: self.exact)
+        self.newcomers = Newcomers(self._next.append, lambda: self.exact)
         self.entered: list[int] = []
 
     def come(self, number: int) -> None:
@@ -37,7 +36,6 @@ class Loop:
     def turn(self, others_s: float = 0.0) -> int:
         """Turn once, others first; return how many have entered."""
         before = len(self.entered)
-        self.time += 0.001
         self.exact += others_s
         called, self._next[:] = [*self._next], []
         for one in called:
@@ -51,28 +49,28 @@ class Loop:
 
 
 def test_few_do_not_wait() -> None:
-    """As many in each millisecond as no worker serves: nothing is queued, and no turn is asked for."""
+    """So many in each turn: nobody is queued."""
     loop = Loop()
     for moment in range(10):
         for number in range(MOST_AT_ONCE):
             loop.come(MOST_AT_ONCE * moment + number)
-        assert loop.rests
-        loop.turn()
+        assert 0 == loop.turn()
+    assert loop.rests
     assert [*range(10 * MOST_AT_ONCE)] == loop.entered
 
 
 def test_a_crowd_enters_in_order_and_leaves_turns_to_others() -> None:
     """A few in each turn, until all are in; those who come later are behind those who wait."""
     loop = Loop()
-    for number in range(100):
+    for number in range(100 + MOST_AT_ONCE):
         loop.come(number)
     assert MOST_AT_ONCE == len(loop.entered)
     each = []
     while not loop.rests:
         each.append(loop.turn())
         if len(each) == 10:
-            loop.come(100)
-    assert [*range(101)] == loop.entered
+            loop.come(100 + MOST_AT_ONCE)
+    assert [*range(101 + MOST_AT_ONCE)] == loop.entered
     assert {math.ceil(LEAST_S / REQUEST_S)} == set(each[:-1])
 
 

@@ -81,7 +81,7 @@ class Proxy:
         self.splices = pool.splices
         self.connections = pool.connections
         self.soon = pool.soon
-        self.newcomers = Newcomers(pool.soon, self.now)
+        self.newcomers = Newcomers(pool.soon)
         self.admission = admission
         self._addresses = lru_cache(maxsize=1024)(Address)
         """Made once: a named tuple takes four times as long to make as to find."""
