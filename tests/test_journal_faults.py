@@ -161,7 +161,7 @@ class TestFaults:
 
         async def main() -> None:
             async with journal_in(tmp_path / "file" / "data") as journal:
-                with pytest.raises(JournalUnavailable):
+                with pytest.raises(JournalUnavailable, match=r"/file/data: Not a directory$"):
                     await journal.register("me", "node", 1, 1000.0)
 
         asyncio.run(main())

@@ -27,7 +27,9 @@ def describe(error: BaseException) -> str:
     cause = _cause(error)
     if cause is not None:
         return f"{cause.sqlite_errorname}: {cause}"
-    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"the database cannot be used ({type(error).__name__})"
 
 
 def set_aside(path: Path) -> None:
