@@ -1,6 +1,7 @@
 """Opening connections to instances: the deadline, and what is left behind."""
 
 import asyncio
+import errno
 import gc
 import math
 from collections.abc import Callable, Coroutine
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from visa_jupyter_proxy.errors import InstanceTimeout
+from visa_jupyter_proxy.errors import InstanceTimeout, InstanceUnreachable
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets.sockets import Timed
@@ -26,7 +27,17 @@ class _Silent(asyncio.SelectorEventLoop):
         await asyncio.Event().wait()
 
 
-def _run(scenario: Callable[[Pool, set[Timed]], Coroutine[Any, Any, None]]) -> None:
+class _Refusing(asyncio.SelectorEventLoop):
+    """A loop on whose network nobody listens."""
+
+    async def create_connection(self, *_: object, **__: object) -> Any:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connect call failed {_ADDRESS}")
+
+
+def _run(
+    scenario: Callable[[Pool, set[Timed]], Coroutine[Any, Any, None]],
+    loop: Callable[[], asyncio.AbstractEventLoop] = _Silent,
+) -> None:
     async def run() -> None:
         loop, connections = asyncio.get_running_loop(), set[Timed]()
         hangups = Hangups(loop)
@@ -43,7 +54,7 @@ def _run(scenario: Callable[[Pool, set[Timed]], Coroutine[Any, Any, None]]) -> N
         finally:
             hangups.close()
 
-    with asyncio.Runner(loop_factory=_Silent) as runner:
+    with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(run())
 
 
@@ -97,6 +108,17 @@ class TestDeadline:
             task.cancel()
 
         _run(scenario)
+
+
+def test_why_an_instance_is_unreachable_is_said_in_words() -> None:
+    """Without its address, and without the name of a class."""
+
+    async def scenario(pool: Pool, connections: set[Timed]) -> None:
+        with pytest.raises(InstanceUnreachable, match=r"^Connection refused$"):
+            await pool.connect(_ADDRESS)
+        assert (set(), {"instance_unreachable": 1}) == (connections, pool.attempts)
+
+    _run(scenario, _Refusing)
 
 
 def test_a_client_that_leaves_while_we_connect_leaves_nothing_behind() -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from visa_jupyter_proxy import failures
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.routes import Route
 from visa_jupyter_proxy.worker.sockets.admission import idle_connections_that_descriptors_allow
@@ -131,7 +132,7 @@ class Pool:
         except ssl.SSLCertVerificationError:
             raise self._failed(InstanceInvalid("certificate not verified")) from None
         except OSError as error:
-            raise self._failed(InstanceUnreachable(type(error).__name__)) from None
+            raise self._failed(InstanceUnreachable(failures.of_connection(error))) from None
         finally:
             self.connections.discard(attempt)
             del attempt  # a cancelled task keeps its error, that keeps this frame, and an attempt its task
