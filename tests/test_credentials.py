@@ -12,7 +12,7 @@ from visa_jupyter_proxy.worker.http.credentials import (
     without_bearer,
     without_token,
 )
-from visa_jupyter_proxy.worker.http.http1 import Request
+from visa_jupyter_proxy.worker.http.request import Request
 
 
 def _token(made: Request) -> str:

@@ -11,8 +11,9 @@ from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.access.forwarded import Client, TrustedProxies
 from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.forwarding.fields import request_lines, response_lines, trailer_fields
-from visa_jupyter_proxy.worker.http.http1 import Request, Response
 from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.request import Request
+from visa_jupyter_proxy.worker.http.response import Response
 
 _OURS = [
     (b"Host", b"visa.test"),

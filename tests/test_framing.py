@@ -11,7 +11,7 @@ from visa_jupyter_proxy.errors import (
     BadRequest,
 )
 from visa_jupyter_proxy.worker.http.bodies import ChunkedBody, chunk, last_chunk
-from visa_jupyter_proxy.worker.http.http1 import DEFAULT_LIMITS
+from visa_jupyter_proxy.worker.http.request import DEFAULT_LIMITS
 from visa_jupyter_proxy.worker.http.request_reader import RequestReader
 
 _HEAD = b"POST /x HTTP/1.1\r\nHost: v\r\n"

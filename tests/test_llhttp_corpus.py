@@ -16,9 +16,10 @@ from support.messages import fields as fields_of
 from support.reading import lines_of
 from visa_jupyter_proxy.errors import ProxyError
 from visa_jupyter_proxy.worker.http.bodies import Piece
-from visa_jupyter_proxy.worker.http.http1 import Request, Response
 from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.request import Request
 from visa_jupyter_proxy.worker.http.request_reader import RequestReader
+from visa_jupyter_proxy.worker.http.response import Response
 from visa_jupyter_proxy.worker.http.response_reader import ResponseReader
 from visa_jupyter_proxy.worker.http.sections import REQUEST_SPECIAL, RESPONSE_SPECIAL
 

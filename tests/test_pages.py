@@ -13,7 +13,7 @@ from visa_jupyter_proxy.errors import InstanceNotReady, InstanceUnreachable, Pro
 from visa_jupyter_proxy.routes import Match, Route
 from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.access.grant import not_ready
-from visa_jupyter_proxy.worker.http.http1 import parse_response, response_head
+from visa_jupyter_proxy.worker.http.response import parse_response, response_head
 from visa_jupyter_proxy.worker.pages import _STATES, Answer, Pages, error_object, go_on
 
 _ALL = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, ProxyError)]

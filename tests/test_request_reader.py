@@ -4,7 +4,7 @@ import pytest
 
 from support.reading import Told, read_requests
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, ProxyError, TargetTooLong
-from visa_jupyter_proxy.worker.http.http1 import DEFAULT_LIMITS
+from visa_jupyter_proxy.worker.http.request import DEFAULT_LIMITS
 from visa_jupyter_proxy.worker.http.request_reader import RequestReader
 
 

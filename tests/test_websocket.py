@@ -11,7 +11,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from support.messages import request, response
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, ProxyError, UpgradeRequired
-from visa_jupyter_proxy.worker.http.http1 import HeadLimits, parse_request
+from visa_jupyter_proxy.worker.http.request import HeadLimits, parse_request
 from visa_jupyter_proxy.worker.http.websocket import Frames, accepts_websocket, close_frame
 
 _WEBSOCKET = (

@@ -31,8 +31,8 @@ from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.forwarding.fields import request_lines
 from visa_jupyter_proxy.worker.http.bodies import Piece
-from visa_jupyter_proxy.worker.http.http1 import Request, request_head
 from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.request import Request, request_head
 from visa_jupyter_proxy.worker.http.request_reader import RequestReader
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.pool import Pool

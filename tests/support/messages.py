@@ -1,7 +1,8 @@
 """Requests and responses from their lines, for tests of what is made of them."""
 
-from visa_jupyter_proxy.worker.http.http1 import Request, Response, parse_request, parse_response
 from visa_jupyter_proxy.worker.http.lines import Fields, Lines
+from visa_jupyter_proxy.worker.http.request import Request, parse_request
+from visa_jupyter_proxy.worker.http.response import Response, parse_response
 from visa_jupyter_proxy.worker.http.websocket import asks_for_websocket
 
 

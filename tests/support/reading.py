@@ -12,9 +12,10 @@ from typing import override
 from support.client import Reader
 from visa_jupyter_proxy.errors import InstanceInvalid, ProxyError
 from visa_jupyter_proxy.worker.http.bodies import Piece
-from visa_jupyter_proxy.worker.http.http1 import Request, Response
 from visa_jupyter_proxy.worker.http.lines import Fields, Lines
+from visa_jupyter_proxy.worker.http.request import Request
 from visa_jupyter_proxy.worker.http.request_reader import RequestReader
+from visa_jupyter_proxy.worker.http.response import Response
 from visa_jupyter_proxy.worker.http.response_reader import ResponseReader
 
 type Story = tuple[tuple[object, ...], ...]

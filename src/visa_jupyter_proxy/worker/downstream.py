@@ -23,8 +23,8 @@ from typing import Final, cast, override
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.http.bodies import LARGE, Piece
-from visa_jupyter_proxy.worker.http.http1 import Request
 from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.request import Request
 from visa_jupyter_proxy.worker.http.request_reader import RequestReader
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import Hold

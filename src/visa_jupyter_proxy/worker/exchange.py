@@ -26,8 +26,9 @@ from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.forwarding.fields import request_trailers, response_lines, trailer_fields
 from visa_jupyter_proxy.worker.http.bodies import Piece, chunk, last_chunk
 from visa_jupyter_proxy.worker.http.heads import CHUNKED, CONTINUE, final_head, framing
-from visa_jupyter_proxy.worker.http.http1 import Request, Response
 from visa_jupyter_proxy.worker.http.lines import Fields, Lines
+from visa_jupyter_proxy.worker.http.request import Request
+from visa_jupyter_proxy.worker.http.response import Response
 from visa_jupyter_proxy.worker.http.websocket import accepts_websocket, switching_protocols
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.ports import DownstreamPort, Hold, UpstreamPort

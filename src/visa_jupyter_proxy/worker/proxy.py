@@ -42,8 +42,9 @@ from visa_jupyter_proxy.worker.accounting.records import (
 from visa_jupyter_proxy.worker.accounting.telling import Holdings
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
 from visa_jupyter_proxy.worker.forwarding.fields import request_lines
-from visa_jupyter_proxy.worker.http.http1 import HeadLimits, Request, request_head, response_head
 from visa_jupyter_proxy.worker.http.lines import Lines
+from visa_jupyter_proxy.worker.http.request import HeadLimits, Request, request_head
+from visa_jupyter_proxy.worker.http.response import response_head
 from visa_jupyter_proxy.worker.newcomers import Newcomers
 from visa_jupyter_proxy.worker.pages import POLL, Pages, go_on, unread
 from visa_jupyter_proxy.worker.pool import Pool, tls_context

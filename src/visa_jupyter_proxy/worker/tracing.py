@@ -30,8 +30,8 @@ from visa_jupyter_proxy.worker.access.forwarded import Client
 from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.forwarding.fields import request_lines
-from visa_jupyter_proxy.worker.http.http1 import Request
 from visa_jupyter_proxy.worker.http.lines import Lines, name_of
+from visa_jupyter_proxy.worker.http.request import Request
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.tunnel import Origin
 from visa_jupyter_proxy.worker.upstream import Address, Upstream

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple, cast, override
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.http.bodies import LARGE, Piece
-from visa_jupyter_proxy.worker.http.http1 import Response, keep_alive_limits
 from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.response import Response, keep_alive_limits
 from visa_jupyter_proxy.worker.http.response_reader import ResponseReader
 from visa_jupyter_proxy.worker.ports import PoolPort
 from visa_jupyter_proxy.worker.sockets.hangups import NOT_WATCHED

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from visa_jupyter_proxy.worker.http.http1 import Request
+from visa_jupyter_proxy.worker.http.request import Request
 from visa_jupyter_proxy.worker.http.sections import options
 from visa_jupyter_proxy.worker.sockets.networks import of_one_client
 

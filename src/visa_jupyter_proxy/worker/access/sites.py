@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from visa_jupyter_proxy.errors import Misdirected, OriginNotAllowed
 from visa_jupyter_proxy.worker.access.forwarded import Client
-from visa_jupyter_proxy.worker.http.http1 import Request
+from visa_jupyter_proxy.worker.http.request import Request
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 

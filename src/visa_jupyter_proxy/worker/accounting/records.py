@@ -9,7 +9,7 @@ from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
-from visa_jupyter_proxy.worker.http.http1 import Request
+from visa_jupyter_proxy.worker.http.request import Request
 from visa_jupyter_proxy.worker.tunnel import RESTARTING, Origin, Tunnel
 
 _LONGEST_PATH: Final = 256

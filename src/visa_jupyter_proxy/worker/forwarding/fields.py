@@ -13,8 +13,9 @@ from visa_jupyter_proxy.worker.access.forwarded import Client
 from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.forwarding.references import public_cookie, public_location
 from visa_jupyter_proxy.worker.http.credentials import Credentials, sets_token
-from visa_jupyter_proxy.worker.http.http1 import Request, Response
 from visa_jupyter_proxy.worker.http.lines import Fields, Lines, name_of, plain
+from visa_jupyter_proxy.worker.http.request import Request
+from visa_jupyter_proxy.worker.http.response import Response
 from visa_jupyter_proxy.worker.http.sections import (
     FORWARDED,
     HOP_BY_HOP,

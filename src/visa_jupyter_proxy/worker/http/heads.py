@@ -6,8 +6,9 @@ them. Nothing here knows of an exchange.
 
 from typing import Final
 
-from visa_jupyter_proxy.worker.http.http1 import Request, Response, response_head
 from visa_jupyter_proxy.worker.http.lines import Lines
+from visa_jupyter_proxy.worker.http.request import Request
+from visa_jupyter_proxy.worker.http.response import Response, response_head
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """A head of its own."""

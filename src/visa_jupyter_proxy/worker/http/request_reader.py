@@ -10,14 +10,14 @@ from typing import Final, Protocol, override
 from visa_jupyter_proxy.errors import BadRequest
 from visa_jupyter_proxy.worker.http.bodies import Body, ChunkedBody, LengthBody, Piece
 from visa_jupyter_proxy.worker.http.framing import BARE_LINE_END, MessageReader
-from visa_jupyter_proxy.worker.http.http1 import (
+from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.request import (
     DEFAULT_LIMITS,
     HeadLimits,
     Request,
     parse_again,
     parse_request,
 )
-from visa_jupyter_proxy.worker.http.lines import Fields
 from visa_jupyter_proxy.worker.http.sections import RequestSection
 from visa_jupyter_proxy.worker.http.websocket import asks_for_websocket
 

@@ -6,8 +6,8 @@ from typing import Final, Protocol, override
 from visa_jupyter_proxy.errors import BadRequest, HeadTooLarge, InstanceInvalid, TargetTooLong
 from visa_jupyter_proxy.worker.http.bodies import Body, ChunkedBody, LengthBody, Piece, UntilClose
 from visa_jupyter_proxy.worker.http.framing import BARE_LINE_END, MessageReader
-from visa_jupyter_proxy.worker.http.http1 import Response, parse_response
 from visa_jupyter_proxy.worker.http.lines import Fields
+from visa_jupyter_proxy.worker.http.response import Response, parse_response
 
 LARGEST_RESPONSE_HEAD: Final = 64 * 1024
 """HAProxy reads 16 KiB, nginx 4 or 8 KiB, Node's client 16 KiB; policies in JupyterLab fields are long."""

@@ -7,8 +7,9 @@ from itertools import repeat
 from typing import Final
 
 from visa_jupyter_proxy.errors import BadRequest, UpgradeRequired
-from visa_jupyter_proxy.worker.http.http1 import Request, Response, response_head
 from visa_jupyter_proxy.worker.http.lines import Lines, Named
+from visa_jupyter_proxy.worker.http.request import Request
+from visa_jupyter_proxy.worker.http.response import Response, response_head
 from visa_jupyter_proxy.worker.http.sections import options
 
 UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
