@@ -140,7 +140,7 @@ class TestWriting:
             a_progress(2, 5),
             a_progress(1, 30),
             an_ended(1),
-            replace(an_ended(2, session=1), at=1009.0, bytes_up=None, bytes_down=None, reason="worker lost"),
+            replace(an_ended(2, session=1), at=1009.0, traffic=None, reason="worker lost"),
         ]
 
         async def main() -> None:
@@ -152,10 +152,10 @@ class TestWriting:
         figures = (
             "bytes_up, bytes_down, messages_up, messages_down, first_interaction_at, last_interaction_at"
         )
-        assert [(11, 22, 60, 90, 1010.0, 2030.0), (5, 10, 10, 15, 1005.0, 2005.0)] == storage.rows(
+        assert [(11, 22, 3, 4, 1010.0, 2030.0), (5, 10, 10, 15, 1005.0, 2005.0)] == storage.rows(
             f"SELECT {figures} FROM connections ORDER BY id"  # noqa: S608 -- names of ours
         )
-        assert [(16, 32, 70, 105, 1005.0, 2030.0, 2, 1009.0, "worker lost")] == storage.rows(
+        assert [(16, 32, 13, 19, 1005.0, 2030.0, 2, 1009.0, "worker lost")] == storage.rows(
             f"SELECT {figures}, connections, closed_at, reason FROM sessions"  # noqa: S608 -- names of columns
         )
 

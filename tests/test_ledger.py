@@ -4,7 +4,7 @@ import pytest
 
 from visa_jupyter_proxy.control.journal.records import Ended, Progressed
 from visa_jupyter_proxy.control.ledger import Ledger
-from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened, TunnelProgressed
+from visa_jupyter_proxy.mailbox import NotebookKey, Traffic, TunnelEnded, TunnelOpened, TunnelProgressed
 
 _KEY = NotebookKey(7, "kernel", "session")
 
@@ -24,11 +24,13 @@ def test_interaction_is_while_a_connection_is_there(
     """Two clocks differ by milliseconds: nobody does anything before the begin, or behind the end."""
     ledger = Ledger()
     ledger.opened(1, TunnelOpened(tunnel=1, notebook=_KEY, user="anna", token="t", at=100.0))
-    known = {"tunnel": 1, "bytes_up": 1, "bytes_down": 1, "first_interacted_at": first, "interacted_at": last}
-    progressed = ledger.progressed(1, TunnelProgressed(**known))  # type: ignore[arg-type]  # one dictionary for two messages
+    traffic = Traffic(bytes_up=1, bytes_down=1, first_interaction_at=first, last_interaction_at=last)
+    progressed = ledger.progressed(1, TunnelProgressed(1, traffic))
     assert isinstance(progressed, Progressed)
+    assert progressed.traffic is not None
     begin = None if first is None else max(first, 100.0)
-    assert begin == progressed.first_interaction_at
-    ended = ledger.ended(1, TunnelEnded(**known, reason="x", at=101.0), 1.0)  # type: ignore[arg-type]  # likewise
+    assert begin == progressed.traffic.first_interaction_at
+    ended = ledger.ended(1, TunnelEnded(1, "x", 101.0, traffic), 1.0)
     assert isinstance(ended, Ended)
-    assert expected == (ended.first_interaction_at, ended.last_interaction_at)
+    assert ended.traffic is not None
+    assert expected == (ended.traffic.first_interaction_at, ended.traffic.last_interaction_at)

@@ -29,6 +29,7 @@ from visa_jupyter_proxy.mailbox import (
     ShowState,
     Start,
     TokenAccepted,
+    Traffic,
     TunnelEnded,
     TunnelOpened,
     TunnelProgressed,
@@ -69,6 +70,14 @@ _STATE = WorkerState(
     grants=8,
     api_connections=9,
 )
+_TRAFFIC = Traffic(
+    bytes_up=1,
+    bytes_down=2,
+    messages_up=3,
+    messages_down=2**33,
+    first_interaction_at=1.25,
+    last_interaction_at=1.5,
+)
 _ALL: list[Message] = [
     Start(settings=_SETTINGS, routes=(JUPYTER, FILES), pages={"en": {"x": Page(body=b"<p>", policy="")}}),
     Counters(
@@ -98,28 +107,10 @@ _ALL: list[Message] = [
     TokenAccepted(user="anna", token="TOKEN", instance_id=7, state="ACTIVE", host="10.0.0.7"),
     AccessHeld(user="anna", instance_id=7, host="10.0.0.7", token="TOKEN"),
     AccessReleased(user="anna", instance_id=7),
-    TunnelProgressed(tunnel=1, bytes_up=2**40, bytes_down=0),
-    TunnelProgressed(
-        tunnel=2,
-        bytes_up=1,
-        bytes_down=2,
-        messages_up=3,
-        messages_down=2**33,
-        first_interacted_at=1.25,
-        interacted_at=1.5,
-    ),
-    TunnelEnded(tunnel=1, reason="closed", at=2.5, bytes_up=2**40, bytes_down=0),
-    TunnelEnded(
-        tunnel=2,
-        reason="client_gone",
-        at=2.5,
-        bytes_up=1,
-        bytes_down=0,
-        messages_up=2**33,
-        messages_down=3,
-        first_interacted_at=1.25,
-        interacted_at=1.5,
-    ),
+    TunnelProgressed(tunnel=1, traffic=Traffic(bytes_up=2**40, bytes_down=0)),
+    TunnelProgressed(tunnel=2, traffic=_TRAFFIC, is_for_a_look=True),
+    TunnelEnded(tunnel=1, reason="closed", at=2.5, traffic=Traffic(bytes_up=2**40, bytes_down=0)),
+    TunnelEnded(tunnel=2, reason="client_gone", at=2.5, traffic=_TRAFFIC),
 ]
 _PATIENCE_S = 20
 

@@ -21,7 +21,7 @@ from visa_jupyter_proxy.errors import (
     ProxyError,
     VisaTimeout,
 )
-from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
+from visa_jupyter_proxy.mailbox import Traffic, TunnelEnded
 from visa_jupyter_proxy.worker.accounting.records import (
     AccessLog,
     log_exchange,
@@ -29,7 +29,6 @@ from visa_jupyter_proxy.worker.accounting.records import (
     log_tunnel,
     origin,
     tunnel_ended,
-    tunnel_progressed,
 )
 from visa_jupyter_proxy.worker.sides import FollowedSide
 from visa_jupyter_proxy.worker.tunnel import RESTARTING, Owner, Tunnel
@@ -320,33 +319,18 @@ class TestTunnels:
     def test_what_control_is_told_of_a_kernel_channel(self) -> None:
         """When the user last did something, in the time of clocks."""
         tunnel = _tunnel(notebook=3)
-        assert TunnelEnded(
-            tunnel=3, reason="closed", at=5000.0, bytes_up=11, bytes_down=5, interacted_at=None
-        ) == tunnel_ended(tunnel, 3, 70.0, 5000.0)
-        assert TunnelProgressed(tunnel=3, bytes_up=11, bytes_down=5) == tunnel_progressed(
-            tunnel, 3, 70.0, 5000.0
-        )
+        nothing = Traffic(bytes_up=11, bytes_down=5)
+        assert TunnelEnded(3, "closed", 5000.0, nothing) == tunnel_ended(tunnel, 3, 70.0, 5000.0)
         tunnel.first_interacted_at, tunnel.interacted_at, tunnel.error = 50.0, 60.0, ClientGone("reset")
         tunnel.up.frames.feed(b"\x82\x00" * 2)
         assert isinstance(tunnel.down, FollowedSide)
         tunnel.down.frames.feed(b"\x82\x80abcd")
-        assert TunnelEnded(
-            tunnel=3,
-            reason="client_gone",
-            at=5000.0,
+        traffic = Traffic(
             bytes_up=11,
             bytes_down=5,
             messages_up=1,
             messages_down=2,
-            first_interacted_at=4980.0,
-            interacted_at=4990.0,
-        ) == tunnel_ended(tunnel, 3, 70.0, 5000.0)
-        assert TunnelProgressed(
-            tunnel=3,
-            bytes_up=11,
-            bytes_down=5,
-            messages_up=1,
-            messages_down=2,
-            first_interacted_at=4980.0,
-            interacted_at=4990.0,
-        ) == tunnel_progressed(tunnel, 3, 70.0, 5000.0)
+            first_interaction_at=4980.0,
+            last_interaction_at=4990.0,
+        )
+        assert TunnelEnded(3, "client_gone", 5000.0, traffic) == tunnel_ended(tunnel, 3, 70.0, 5000.0)

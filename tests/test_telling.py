@@ -77,13 +77,16 @@ class TestProgress:
         assert [*range(150)] == sorted(one.tunnel for one in told)
         assert 3 == most
         assert {(11, 0, 1, 0)} == {
-            (one.bytes_up, one.bytes_down, one.messages_up, one.messages_down) for one in told
+            (one.bytes_up, one.bytes_down, one.messages_up, one.messages_down)
+            for one in (message.traffic for message in told)
         }
-        assert {4900.0} == {one.first_interacted_at for one in told}
+        assert {4900.0} == {one.traffic.first_interaction_at for one in told}
         tunnels[7].up.data_received(b"\x81\x01x")
         for second in range(PROGRESS_S):
             progress.tick(tunnels, 300.0 + second, 5200.0 + second)
-        assert [(7, 11, 3)] == [(one.tunnel, one.bytes_up, one.bytes_down) for one in told[150:]]
+        assert [(7, 11, 3)] == [
+            (one.tunnel, one.traffic.bytes_up, one.traffic.bytes_down) for one in told[150:]
+        ]
 
     def test_a_look_shows_what_has_moved_and_leaves_the_minute_alone(self) -> None:
         """Whoever looks gets what is new to them, marked; the journal gets all the same what is new to it."""

@@ -16,6 +16,7 @@ from visa_jupyter_proxy.control.journal.records import (
     ReportState,
     Settled,
 )
+from visa_jupyter_proxy.mailbox import Traffic
 
 
 def an_opened(number: int, session: int | None = None) -> Opened:
@@ -42,8 +43,7 @@ def an_ended(number: int, session: int | None = None) -> Ended:
         key=key(number if session is None else session),
         at=1001.0,
         reason="browser closed",
-        bytes_up=11,
-        bytes_down=22,
+        traffic=Traffic(bytes_up=11, bytes_down=22, messages_up=3, messages_down=4),
         report=f"close{number}",
         last=True,
     )
@@ -51,8 +51,7 @@ def an_ended(number: int, session: int | None = None) -> Ended:
 
 def a_progress(number: int, size: int) -> Progressed:
     """Give the record of what has passed through connection `number`, in proportion to `size`."""
-    return Progressed(
-        connection=f"c{number}",
+    traffic = Traffic(
         bytes_up=size,
         bytes_down=2 * size,
         messages_up=2 * size,
@@ -60,6 +59,7 @@ def a_progress(number: int, size: int) -> Progressed:
         first_interaction_at=1000.0 + (10 if size > 5 else 5),
         last_interaction_at=2000.0 + size,
     )
+    return Progressed(f"c{number}", traffic)
 
 
 def a_life(chance: random.Random) -> list[Record]:

@@ -5,7 +5,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from visa_jupyter_proxy.mailbox import NotebookKey, TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
+from visa_jupyter_proxy.mailbox import (
+    NotebookKey,
+    TokenAccepted,
+    Traffic,
+    TunnelEnded,
+    TunnelOpened,
+    TunnelProgressed,
+)
 
 TOKEN = "secret-token"
 
@@ -29,20 +36,20 @@ def opened(
 
 def progressed(tunnel: int, *, messages_up: int = 1) -> TunnelProgressed:
     """Give the message that something has passed through a tunnel."""
-    return TunnelProgressed(
-        tunnel=tunnel,
+    traffic = Traffic(
         bytes_up=5,
         bytes_down=6,
         messages_up=messages_up,
         messages_down=2,
-        first_interacted_at=1000.25,
-        interacted_at=1000.5,
+        first_interaction_at=1000.25,
+        last_interaction_at=1000.5,
     )
+    return TunnelProgressed(tunnel, traffic)
 
 
 def ended(tunnel: int, *, at: float = 1001.0, reason: str = "browser closed") -> TunnelEnded:
     """Give the message that a tunnel has ended."""
-    return TunnelEnded(tunnel=tunnel, reason=reason, at=at, bytes_up=11, bytes_down=22)
+    return TunnelEnded(tunnel, reason, at, Traffic(bytes_up=11, bytes_down=22))
 
 
 def accepted(user: str, token: str, *, instance: int = 7) -> TokenAccepted:

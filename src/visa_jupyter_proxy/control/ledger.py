@@ -10,6 +10,8 @@ once, so a session has connections, or one that lingers, never both.
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from visa_jupyter_proxy.control.journal.records import (
     Ended,
     Opened,
@@ -19,7 +21,7 @@ from visa_jupyter_proxy.control.journal.records import (
     new_id,
 )
 from visa_jupyter_proxy.identifiers import storable
-from visa_jupyter_proxy.mailbox import NotebookKey, TunnelEnded, TunnelOpened, TunnelProgressed
+from visa_jupyter_proxy.mailbox import NotebookKey, Traffic, TunnelEnded, TunnelOpened, TunnelProgressed
 
 
 @dataclass(slots=True)
@@ -31,8 +33,8 @@ class _Connection:
     user: str
     opened_at: float
     token: str
-    known: TunnelProgressed | TunnelEnded | None = None
-    """What was heard last of what has passed through it."""
+    traffic: Traffic | None = None
+    """As it was heard of last."""
     left_at: float | None = None
     """When it was over."""
     reason: str = ""
@@ -92,7 +94,7 @@ class Ledger:
         connection = self._connections.get((worker, message.tunnel))
         if connection is None:
             return None
-        connection.known = message
+        connection.traffic = message.traffic
         return _progressed(connection)
 
     def ended(self, worker: int, message: TunnelEnded, now: float) -> Record | None:
@@ -100,7 +102,7 @@ class Ledger:
         connection = self._connections.get((worker, message.tunnel))
         if connection is None:
             return None
-        connection.known = message
+        connection.traffic = message.traffic
         return self._strike(connection, message.reason, message.at, now)
 
     def lost(self, worker: int | None, reason: str, at: float, now: float) -> list[Record]:
@@ -125,10 +127,10 @@ class Ledger:
 
     # --- what is known --------------------------------------------------------------------------
 
-    def known(self, worker: int, tunnel: int) -> TunnelProgressed | TunnelEnded | None:
-        """Give what was heard last of an open connection."""
+    def traffic(self, worker: int, tunnel: int) -> Traffic | None:
+        """Give what was heard last of what has passed through an open connection."""
         connection = self._connections.get((worker, tunnel))
-        return None if connection is None else connection.known
+        return None if connection is None else connection.traffic
 
     def token(self, key: NotebookKey) -> str | None:
         """Give the newest token with which a connection of this session was opened."""
@@ -189,35 +191,33 @@ def _opened(connection: _Connection, *, first: bool) -> Opened:
 
 
 def _progressed(connection: _Connection) -> Progressed:
-    known = connection.known
     return Progressed(
         connection=connection.id,
-        bytes_up=None if known is None else known.bytes_up,
-        bytes_down=None if known is None else known.bytes_down,
-        messages_up=None if known is None else known.messages_up,
-        messages_down=None if known is None else known.messages_down,
-        first_interaction_at=None if known is None else _meanwhile(connection, known.first_interacted_at),
-        last_interaction_at=None if known is None else _meanwhile(connection, known.interacted_at),
+        traffic=_traffic(connection),
         left_at=connection.left_at,
         reason=connection.reason or None,
     )
 
 
 def _ended(connection: _Connection, *, last: bool) -> Ended:
-    known = connection.known
     return Ended(
         connection=connection.id,
         key=connection.key,
         at=connection.opened_at if connection.left_at is None else connection.left_at,
         reason=connection.reason,
-        bytes_up=None if known is None else known.bytes_up,
-        bytes_down=None if known is None else known.bytes_down,
-        messages_up=None if known is None else known.messages_up,
-        messages_down=None if known is None else known.messages_down,
-        first_interaction_at=None if known is None else _meanwhile(connection, known.first_interacted_at),
-        last_interaction_at=None if known is None else _meanwhile(connection, known.interacted_at),
+        traffic=_traffic(connection),
         report=new_id() if is_reportable(connection.key) else None,
         last=last,
+    )
+
+
+def _traffic(connection: _Connection) -> Traffic | None:
+    """Give what has passed through a connection, at times at which it was there."""
+    known = connection.traffic
+    return known and structs.replace(
+        known,
+        first_interaction_at=_meanwhile(connection, known.first_interaction_at),
+        last_interaction_at=_meanwhile(connection, known.last_interaction_at),
     )
 
 

@@ -26,7 +26,7 @@ from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.reporting import Reporting
 from visa_jupyter_proxy.control.tokens import Tokens, holder
 from visa_jupyter_proxy.control.writer import HEARTBEAT_S, OWNER_TIMEOUT_S, Writer
-from visa_jupyter_proxy.mailbox import TokenAccepted, TunnelEnded, TunnelOpened, TunnelProgressed
+from visa_jupyter_proxy.mailbox import TokenAccepted, Traffic, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
 
 LINGER_S: Final = 5.0
@@ -142,9 +142,9 @@ class Notebooks:
         """How many connections of notebook sessions are open on the workers of this process."""
         return len(self._ledger)
 
-    def known(self, worker: int, tunnel: int) -> TunnelProgressed | TunnelEnded | None:
-        """Give what was heard last of an open connection; None when it is not here, or all is unknown."""
-        return self._ledger.known(worker, tunnel)
+    def traffic(self, worker: int, tunnel: int) -> Traffic | None:
+        """Give what has passed through an open connection; None when it is not here, or all is unknown."""
+        return self._ledger.traffic(worker, tunnel)
 
     @property
     def lingering(self) -> int:

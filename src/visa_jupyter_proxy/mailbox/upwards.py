@@ -87,33 +87,37 @@ class AccessReleased(msgspec.Struct, tag="access_released"):
     instance_id: int
 
 
-class _Traffic(msgspec.Struct):
-    tunnel: int
+class Traffic(msgspec.Struct, frozen=True, array_like=True):
+    """What has passed through a connection of a notebook session since it began."""
+
     bytes_up: int
     """From the browser to the instance."""
     bytes_down: int
     messages_up: int = 0
     """Data messages from the browser, as far as the stream was WebSocket."""
     messages_down: int = 0
-    first_interacted_at: float | None = None
+    first_interaction_at: float | None = None
     """When the first data message came from the browser, in Unix time; None when there was none."""
-    interacted_at: float | None = None
-    """When the last one came."""
+    last_interaction_at: float | None = None
 
 
-class TunnelProgressed(_Traffic, tag="tunnel_progressed"):
-    """What has passed through a connection of a notebook session that goes on."""
+class TunnelProgressed(msgspec.Struct, tag="tunnel_progressed"):
+    """How far a connection of a notebook session has come, which goes on."""
 
+    tunnel: int
+    traffic: Traffic
     is_for_a_look: bool = False
     """Somebody looks at the moment (`LookAtTunnels`): not for the journal."""
 
 
-class TunnelEnded(_Traffic, kw_only=True, tag="tunnel_ended"):
+class TunnelEnded(msgspec.Struct, tag="tunnel_ended"):
     """A connection of a notebook session is over."""
 
+    tunnel: int
     reason: str
     at: float
     """Unix time."""
+    traffic: Traffic
 
 
 class Count(msgspec.Struct, frozen=True, array_like=True):

@@ -14,7 +14,7 @@ from visa_jupyter_proxy.control.admin.turns import Turns
 from visa_jupyter_proxy.control.journal import endings
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
-from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
+from visa_jupyter_proxy.mailbox import Traffic
 
 
 class Session(msgspec.Struct, kw_only=True, rename="camel"):
@@ -78,18 +78,18 @@ class OpenSessions:
             session.connections += 1
         if row.node not in session.nodes:
             session.nodes.append(row.node)
-        known = self._known(row)
+        known = self._traffic(row)
         if known is None:
             return
         session.bytes_up += known.bytes_up - (row.its_bytes_up or 0)
         session.bytes_down += known.bytes_down - (row.its_bytes_down or 0)
         session.messages_up += known.messages_up - (row.its_messages_up or 0)
         session.messages_down += known.messages_down - (row.its_messages_down or 0)
-        session.last_interaction = _later(session.last_interaction, known.interacted_at)
+        session.last_interaction = _later(session.last_interaction, known.last_interaction_at)
 
-    def _known(self, row: Any) -> TunnelProgressed | TunnelEnded | None:
+    def _traffic(self, row: Any) -> Traffic | None:
         is_ours = row.owner == self._notebooks.owner and row.left_at is None
-        return self._notebooks.known(row.worker, row.tunnel) if is_ours else None
+        return self._notebooks.traffic(row.worker, row.tunnel) if is_ours else None
 
 
 def instances(sessions: Iterable[Session]) -> list[Instance]:

@@ -18,7 +18,7 @@ from visa_jupyter_proxy.control.journal.records import (
     Settled,
 )
 from visa_jupyter_proxy.control.journal.schema import FIGURES
-from visa_jupyter_proxy.mailbox import NotebookKey
+from visa_jupyter_proxy.mailbox import NotebookKey, Traffic
 
 PROGRESS: Final = (*FIGURES, "left_at", "reason")
 """What is kept of a `Progressed`."""
@@ -136,7 +136,7 @@ class Changes:
         session = self._carried(record.connection)
         if session is None:
             return
-        row = {name: getattr(record, name) for name in PROGRESS}
+        row = {**_figures(record.traffic), "left_at": record.left_at, "reason": record.reason}
         self._tell(session, record.connection, row)
         new = self.connections.get(record.connection)
         if new is None:
@@ -157,7 +157,7 @@ class Changes:
         return self._due("close", record, session) if is_last or record.released else None
 
     def _end(self, session: str, record: Ended) -> None:
-        figures = {name: getattr(record, name) for name in FIGURES}
+        figures = _figures(record.traffic)
         self._tell(session, record.connection, figures)
         row = {**figures, "left_at": record.at, "ended_at": record.at, "reason": record.reason}
         new = self.connections.get(record.connection)
@@ -203,6 +203,10 @@ class Changes:
         """Tell again of a report whose transaction was committed, but whose answer was lost."""
         is_pending = record.report in self._held.pending
         return record.report if is_pending and not record.released else None
+
+
+def _figures(traffic: Traffic | None) -> Row:
+    return {name: None if traffic is None else getattr(traffic, name) for name in FIGURES}
 
 
 def _known(row: Row) -> Row:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Final, Literal
 
 from visa_jupyter_proxy.identifiers import LONGEST_ID
-from visa_jupyter_proxy.mailbox import NotebookKey
+from visa_jupyter_proxy.mailbox import NotebookKey, Traffic
 
 type Kind = Literal["open", "close"]
 
@@ -69,12 +69,7 @@ class Progressed:
     """
 
     connection: str
-    bytes_up: int | None
-    bytes_down: int | None
-    messages_up: int | None
-    messages_down: int | None
-    first_interaction_at: float | None
-    last_interaction_at: float | None
+    traffic: Traffic | None
     left_at: float | None = None
     reason: str | None = None
 
@@ -90,16 +85,11 @@ class Ended:
     key: NotebookKey
     at: float
     reason: str
-    bytes_up: int | None
-    bytes_down: int | None
+    traffic: Traffic | None
     report: str | None
     last: bool
     """Whether the session has no other connection in this process."""
     released: bool = False
-    messages_up: int | None = None
-    messages_down: int | None = None
-    first_interaction_at: float | None = None
-    last_interaction_at: float | None = None
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.errors import ClientGone, Internal, ProxyError
-from visa_jupyter_proxy.mailbox import TunnelEnded, TunnelProgressed
+from visa_jupyter_proxy.mailbox import Traffic, TunnelEnded
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.exchange import Exchange, Phase
@@ -113,25 +113,19 @@ def tunnel_ended(tunnel: Tunnel, number: int, now: float, at: float) -> TunnelEn
         tunnel=number,
         reason=tunnel.ended_for or ("closed" if tunnel.error is None else tunnel.error.error),
         at=at,
-        bytes_up=tunnel.down.received,
-        bytes_down=tunnel.up.received,
-        messages_up=tunnel.messages_up or 0,
-        messages_down=tunnel.messages_down,
-        first_interacted_at=_on_the_wall(tunnel.first_interacted_at, now, at),
-        interacted_at=_on_the_wall(tunnel.interacted_at, now, at),
+        traffic=traffic(tunnel, now, at),
     )
 
 
-def tunnel_progressed(tunnel: Tunnel, number: int, now: float, at: float) -> TunnelProgressed:
-    """Make what control is told of a kernel channel that goes on."""
-    return TunnelProgressed(
-        tunnel=number,
+def traffic(tunnel: Tunnel, now: float, at: float) -> Traffic:
+    """Say what has passed through a kernel channel until now."""
+    return Traffic(
         bytes_up=tunnel.down.received,
         bytes_down=tunnel.up.received,
         messages_up=tunnel.messages_up or 0,
         messages_down=tunnel.messages_down,
-        first_interacted_at=_on_the_wall(tunnel.first_interacted_at, now, at),
-        interacted_at=_on_the_wall(tunnel.interacted_at, now, at),
+        first_interaction_at=_on_the_wall(tunnel.first_interacted_at, now, at),
+        last_interaction_at=_on_the_wall(tunnel.interacted_at, now, at),
     )
 
 

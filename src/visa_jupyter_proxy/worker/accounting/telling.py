@@ -6,7 +6,7 @@ from typing import Final
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TokenAccepted, TunnelProgressed
 from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.access.grant import Grant
-from visa_jupyter_proxy.worker.accounting.records import tunnel_progressed
+from visa_jupyter_proxy.worker.accounting.records import traffic
 from visa_jupyter_proxy.worker.http.credentials import AccessToken
 from visa_jupyter_proxy.worker.tunnel import Tunnel
 
@@ -33,7 +33,7 @@ class Progress:
             if isinstance(one, Tunnel) and one.origin.notebook is not None:
                 number = one.origin.notebook
                 if number % PROGRESS_S == self._second and one.has_progressed():
-                    self._tell(tunnel_progressed(one, number, now, at))
+                    self._tell(TunnelProgressed(number, traffic(one, now, at)))
 
     def look(self, connections: Iterable[object], now: float, at: float) -> None:
         """Tell of all through which something has passed since the last look, for somebody who looks."""
@@ -43,9 +43,7 @@ class Progress:
                 number = one.origin.notebook
                 seen[number] = one.down.received + one.up.received
                 if seen[number] != self._seen.get(number):
-                    message = tunnel_progressed(one, number, now, at)
-                    message.is_for_a_look = True
-                    self._tell(message)
+                    self._tell(TunnelProgressed(number, traffic(one, now, at), is_for_a_look=True))
         self._seen = seen
 
 
