@@ -8,7 +8,6 @@
 - `logger` has the eight levels of syslog and brings the lines of other libraries in.
 - `lines` makes text of them: key=value on a terminal, JSON elsewhere.
 - `syslog_udp` sends them to a syslog host.
-- `lean` imports structlog.
 
 The caller sees to it that no secret is in a field; in texts of exceptions and of other libraries,
 whatever looks like a token is blanked.

@@ -15,8 +15,6 @@ from typing import Any, Final
 
 import msgspec
 
-from visa_jupyter_proxy.logs.lean import structlog
-
 LEVELS: Final = ("emerg", "alert", "crit", "error", "warning", "notice", "info", "debug")
 """The levels of syslog, most severe first; the position is the severity (RFC 5424 6.2.1)."""
 
@@ -40,8 +38,10 @@ _json: Final[Render] = json.JSONEncoder(ensure_ascii=True).encode
 
 _NEEDS_QUOTES: Final = re.compile(r"""[\s"=\\]|^$""")
 
-_BOLD_RED, _RED, _YELLOW, _GREEN, _DIM = "\x1b[1;31m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[2m"
-_COLOURS: Final = (_BOLD_RED, _BOLD_RED, _BOLD_RED, _RED, _YELLOW, _GREEN, _GREEN, _DIM)
+_BOLD, _DIM, _CYAN = "\x1b[1m", "\x1b[2m", "\x1b[36m"
+_BOLD_RED, _RED, _YELLOW, _GREEN, _PLAIN = "\x1b[1;31m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+_OF_A_LEVEL: Final = (_BOLD_RED, _BOLD_RED, _BOLD_RED, _RED, _YELLOW, _GREEN, _GREEN, _DIM)
+_WIDTH: Final = max(map(len, LEVELS))
 
 
 def without_tokens(text: str) -> str:
@@ -51,7 +51,7 @@ def without_tokens(text: str) -> str:
 
 
 def exception_text(exc_info: object, *, whole: bool) -> str | None:
-    """Return the traceback (`whole`) or the last line of an exception: structlog's and logging's `exc_info`.
+    """Return the traceback (`whole`) or the last line of an exception: `exc_info` as `logging` has it.
 
     None when there is no exception.
     """
@@ -128,27 +128,25 @@ def _cut(name: str, value: object, longest: int) -> object:
 
 def terminal_line(*, colours: bool) -> Callable[[Fields], bytes]:
     """Return what renders fields as a line of key=value for people."""
-    dim, bold, cyan, plain = ("\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m") if colours else ("",) * 4
-    styles = {level: colour if colours else "" for level, colour in zip(LEVELS, _COLOURS, strict=True)}
-    # structlog's own columns would quote what `_visible` has made visible once more.
-    column = functools.partial(structlog.dev.KeyValueColumnFormatter, value_repr=str, reset_style=plain)
-    columns = [
-        structlog.dev.Column("", column(key_style=cyan, value_style="")),
-        structlog.dev.Column("timestamp", column(key_style=None, value_style=dim)),
-        structlog.dev.Column("level", structlog.dev.LogLevelColumnFormatter(styles, reset_style=plain)),
-        structlog.dev.Column("event", column(key_style=None, value_style=bold)),
-    ]
-    console = structlog.dev.ConsoleRenderer(columns=columns, sort_keys=False)
+
+    def paint(colour: str, text: str) -> str:
+        return f"{colour}{text}{_PLAIN}" if colours else text
 
     def render(fields: Fields) -> str:
-        return str(console(None, "", {name: _visible(name, fields[name]) for name in fields}))
+        shown = {name: _visible(name, value) for name, value in fields.items()}
+        timestamp, level, event = shown.pop("timestamp"), shown.pop("level"), shown.pop("event")
+        exception = shown.pop("exception", None)
+        level = paint(_OF_A_LEVEL[SEVERITY[level]], level.ljust(_WIDTH))
+        line = [paint(_DIM, timestamp), f"[{level}]", paint(_BOLD, event)]
+        line += [f"{paint(_CYAN, name)}={value}" for name, value in shown.items()]
+        return " ".join(line) if exception is None else " ".join(line) + "\n" + exception
 
     return functools.partial(_line, render)
 
 
-def _visible(name: str, value: object) -> object:
+def _visible(name: str, value: object) -> str:
     if not isinstance(value, str):
-        return value
+        return str(value)
     if name == "exception":
         # Indented, because a line of the log never is.
         return "\n".join("    " + _escaped(one) for one in value.split("\n"))

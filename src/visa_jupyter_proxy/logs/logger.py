@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Final, TextIO, override
+from typing import Final, TextIO, override
 from zoneinfo import ZoneInfo
 
 from visa_jupyter_proxy.logs import lines
-from visa_jupyter_proxy.logs.lean import structlog
 from visa_jupyter_proxy.logs.lines import SEVERITY
 from visa_jupyter_proxy.logs.syslog_udp import SyslogHost
 
@@ -82,65 +81,69 @@ def _complete(level: str, event: str, fields: Mapping[str, object]) -> lines.Fie
     return line
 
 
+def _say(level: str, event: str, fields: Mapping[str, object]) -> None:
+    _output.send(_complete(level, event, fields))
+
+
 _output: Final = _Output()
 
 
-class Logger(structlog.BoundLoggerBase):
+class Logger:
     """Logs events with fields: `log.info("connected", instance=12)`.
 
-    `bind(**fields)` returns a logger whose lines all have these fields. `exc_info=` takes True, or an
-    exception. The names `event`, `level`, `timestamp` and `exception` are the line's own.
-    A line below the level costs a comparison. It has no chain of processors: going through one takes as
-    long as all the rest of a line.
+    `exc_info=` takes True, or an exception. The names `event`, `level`, `timestamp` and `exception` are the
+    line's own. A line below the level costs a comparison.
     """
 
-    def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
-        _output.send(_complete(level, event, {**self._context, **fields}))
+    __slots__ = ()
 
     def emerg(self, event: str, **fields: object) -> None:
         """Say that the system is unusable."""
         if _output.threshold >= EMERG:
-            self._say("emerg", event, fields)
+            _say("emerg", event, fields)
 
     def alert(self, event: str, **fields: object) -> None:
         """Say that somebody has to act at once."""
         if _output.threshold >= ALERT:
-            self._say("alert", event, fields)
+            _say("alert", event, fields)
 
     def crit(self, event: str, **fields: object) -> None:
         """Say that a condition is critical."""
         if _output.threshold >= CRIT:
-            self._say("crit", event, fields)
+            _say("crit", event, fields)
 
     def error(self, event: str, **fields: object) -> None:
         """Say that something went wrong that should not have; an exception comes with its traceback."""
         if _output.threshold >= ERROR:
-            self._say("error", event, fields)
+            _say("error", event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
         """Say what to look at before it goes wrong."""
         if _output.threshold >= WARNING:
-            self._say("warning", event, fields)
+            _say("warning", event, fields)
 
     def notice(self, event: str, **fields: object) -> None:
         """Say what is normal, but worth knowing."""
         if _output.threshold >= NOTICE:
-            self._say("notice", event, fields)
+            _say("notice", event, fields)
 
     def info(self, event: str, **fields: object) -> None:
         """Say what happens all the time."""
         if _output.threshold >= INFO:
-            self._say("info", event, fields)
+            _say("info", event, fields)
 
     def debug(self, event: str, **fields: object) -> None:
         """Say what helps to find a defect."""
         if _output.threshold >= DEBUG:
-            self._say("debug", event, fields)
+            _say("debug", event, fields)
 
 
-def get(**fields: object) -> Logger:
-    """Return a logger, at any time: it follows what `configure` says later. `fields` are on all its lines."""
-    return Logger(_output, (), fields)
+_logger: Final = Logger()
+
+
+def get() -> Logger:
+    """Return the logger, at any time: it follows what `configure` says later."""
+    return _logger
 
 
 def enabled(level: str) -> bool:
@@ -182,16 +185,15 @@ class _Foreign(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            log = get(logger=record.name)
             text = lines.without_tokens(record.getMessage())
-            _method(log, record.levelno)(text, exc_info=record.exc_info)
+            _method(record.levelno)(text, logger=record.name, exc_info=record.exc_info)
         except Exception:  # noqa: BLE001 -- a log call of a library must not fail; logging says so on stderr
             self.handleError(record)
 
 
-def _method(log: Logger, level: int) -> Any:
+def _method(level: int) -> Callable[..., None]:
     if level >= logging.CRITICAL:
-        return log.crit
+        return _logger.crit
     if level >= logging.ERROR:
-        return log.error
-    return log.warning
+        return _logger.error
+    return _logger.warning
