@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.delivering import deliver
 from support.sessions import TOKEN, Clock, ended, key, opened, rows
 from support.visa_api import Answer, Hold, VisaApiServer
 from visa_jupyter_proxy.control.journal import Journal
@@ -57,7 +58,7 @@ class Node:
     async def settle(self) -> None:
         """Write, deliver, and write what came of it."""
         await self.notebooks.step()
-        await self.notebooks.deliver()
+        await deliver(self.notebooks._delivery)
         await self.notebooks.step()
 
     async def pass_time(self, seconds: float) -> None:
@@ -519,6 +520,7 @@ class TestBrokenStore:
 CHILD = """
 import asyncio, sys
 sys.path[:0] = [sys.argv[3]]
+from support.delivering import deliver
 from support.sessions import opened
 from visa_jupyter_proxy.control.journal import Journal
 from visa_jupyter_proxy.control.journal.records import Ended

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from support.delivering import deliver
 from support.plain_api import PlainApi
 from support.sessions import Clock, accepted, ended, key, opened, progressed, rows
 from visa_jupyter_proxy.control.journal import Journal
@@ -132,7 +133,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(node=_NODES)
     def deliver(self, node: int) -> None:
         """Give the delivery its turn."""
-        self.run(self.nodes[node].notebooks.deliver())
+        self.run(deliver(self.nodes[node].notebooks._delivery))
 
     @rule()
     def expire_token(self) -> None:
@@ -193,7 +194,7 @@ class Sessions(RuleBasedStateMachine):
         for _ in range(60):
             self.clock.now += 3
             for node in self.nodes:
-                self.run(node.notebooks.step(), node.notebooks.deliver(), node.notebooks.step())
+                self.run(node.notebooks.step(), deliver(node.notebooks._delivery), node.notebooks.step())
 
     def excused(self) -> set[NotebookKey]:
         """Give the sessions whose open the journal says was not delivered (its token died with a process)."""

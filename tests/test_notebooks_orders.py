@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support.delivering import deliver
 from support.plain_api import PlainApi
 from support.sessions import Clock, accepted, ended, key, opened, progressed
 from support.storage import Storage
@@ -74,7 +75,7 @@ class Story:
         while True:
             for process in [one for one in self.processes.values() if not one.stands_still]:
                 await process.notebooks.step()
-                await process.notebooks.deliver()
+                await deliver(process.notebooks._delivery)
                 await process.notebooks.step()
             if self.clock.now >= until:
                 return
@@ -375,7 +376,7 @@ class TestLosses:
                 await s.passes(3)
                 s.told("open 1")
             # It wakes, and its delivery has the first turn.
-            await s.processes["a"].notebooks.deliver()
+            await deliver(s.processes["a"].notebooks._delivery)
             s.told()
             s.stands_still("a", still=False)
             await s.passes(30)

@@ -262,17 +262,13 @@ class Notebooks:
         lapse = self._ledger.next_lapse()
         return min(self._writer.next_at(), math.inf if lapse is None else lapse)
 
-    # --- the steps; tests may take them without `start` ----------------------------------------
+    # --- one step; tests may take it without `start` -------------------------------------------
 
     async def step(self) -> None:
         """Close what has lingered for long enough; beat and write. Never fails."""
         self._add(*self._ledger.lapsed(self._monotonic()))
         if not self._tasks or self._writer.next_at() <= self._monotonic():
             await self._writer.step()
-
-    async def deliver(self) -> None:
-        """Deliver what is due; for those who do not call `start`."""
-        await self._delivery.deliver()
 
     def _add(self, *records: Record) -> None:
         self._writer.add(*records)

@@ -92,13 +92,6 @@ class Delivery:
         finally:
             await self._break_off()
 
-    async def deliver(self) -> None:
-        """Send what is due now, and what becomes due by that; returns when nothing is under way."""
-        while due := self._due():
-            async with asyncio.TaskGroup() as group:
-                for report in due:
-                    group.create_task(self._send(report, probe=self._begins()))
-
     async def empty(self) -> None:
         """Return when nothing is left that this process could deliver; needs `run`."""
         while len(self._outbox) > len(self._outbox.blocked()):
