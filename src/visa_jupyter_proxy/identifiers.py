@@ -1,4 +1,4 @@
-"""Ids that others choose (users, kernels, sessions), in a form that everybody can keep, show and ask for."""
+"""Ids of users, instances, kernels and sessions, in a form that everybody can keep, show and ask for."""
 
 import hashlib
 import re
@@ -6,6 +6,9 @@ from typing import Final
 
 LONGEST_ID: Final = 150
 """What the VISA API can keep of an id (contract section 2)."""
+
+LARGEST_INSTANCE: Final = 2**63 - 1
+"""Ids of instances are a long and a bigint at the VISA API; no database takes a larger number."""
 
 _DIGEST: Final = 32
 _START: Final = LONGEST_ID - _DIGEST

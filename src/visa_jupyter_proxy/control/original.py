@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from visa_jupyter_proxy.control.journal.records import is_reportable
 from visa_jupyter_proxy.control.journal.sqlite import FILE
+from visa_jupyter_proxy.identifiers import LARGEST_INSTANCE
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 _KEY: Final = "instanceNotebookSessions"
@@ -27,8 +28,6 @@ _BEGIN: Final = re.compile(rb'\s*\{\s*"key"\s*:\s*"instanceNotebookSessions"')
 
 _LARGEST: Final = 64 * 2**20
 """Half a million sessions; what is larger is not this file."""
-
-_LARGEST_ID: Final = 2**63 - 1
 
 
 class Damaged(Exception):
@@ -129,7 +128,7 @@ def _session(entry: Any) -> NotebookKey | None:
     instance, kernel, session = (entry.get(name) for name in ("instanceId", "kernel", "sessionId"))
     if not isinstance(instance, int) or not isinstance(kernel, str) or not isinstance(session, str):
         return None
-    if isinstance(instance, bool) or not 0 < instance <= _LARGEST_ID:
+    if isinstance(instance, bool) or not 0 < instance <= LARGEST_INSTANCE:
         return None
     key = NotebookKey(instance, kernel, session)
     return key if is_reportable(key) else None

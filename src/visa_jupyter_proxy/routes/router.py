@@ -14,13 +14,11 @@ import msgspec
 import regress
 
 from visa_jupyter_proxy.errors import BadRequest, NoRoute
+from visa_jupyter_proxy.identifiers import LARGEST_INSTANCE
 from visa_jupyter_proxy.routes.javascript import Replaced, Replacement
 from visa_jupyter_proxy.routes.route import PLACEHOLDER, Route
 
-_LARGEST_ID: Final = 2**63 - 1
-"""Instance ids are a PostgreSQL bigint at the VISA API."""
-
-_MOST_DIGITS: Final = len(str(_LARGEST_ID))
+_MOST_DIGITS: Final = len(str(LARGEST_INSTANCE))
 """Looked at first: Python refuses to read a number of thousands of digits."""
 
 # Tomcat and its kin cut `;...` off a segment before they resolve it, some servers take `\` for `/`.
@@ -107,7 +105,7 @@ def _instance_id(text: str) -> int:
         text.isdigit()
         and len(text) <= _MOST_DIGITS
         and text[0] != "0"
-        and (number := int(text)) <= _LARGEST_ID
+        and (number := int(text)) <= LARGEST_INSTANCE
     ):
         return number
     raise NoRoute("the id is no instance id")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from visa_jupyter_proxy import console, logs, progress, settings
+from visa_jupyter_proxy.identifiers import LARGEST_INSTANCE
 from visa_jupyter_proxy.sessions.layouts import Format, Row, lines
 from visa_jupyter_proxy.sessions.times import Zone
 
@@ -22,9 +23,6 @@ _ON_A_SCREEN: Final = 200
 """Lines of a table when nothing else is said."""
 
 _FOR_EVER: Final = 1e11
-
-_LARGEST_INSTANCE: Final = 2**63 - 1
-"""VISA's ids are Java's long; neither database takes a larger number."""
 
 _HELP: Final = """Show the notebook sessions of the journal, the newest first, or do something with them.
 
@@ -82,7 +80,7 @@ def show(
         typer.Option(parser=console.text, help="Only those of this user (the token's `sub`)."),
     ] = None,
     instance: Annotated[
-        int | None, typer.Option(min=0, max=_LARGEST_INSTANCE, help="Only those on this instance.")
+        int | None, typer.Option(min=0, max=LARGEST_INSTANCE, help="Only those on this instance.")
     ] = None,
     form: _Form = None,
     as_json: console.AsJson = False,

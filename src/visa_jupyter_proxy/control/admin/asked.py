@@ -7,10 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from visa_jupyter_proxy.control.admin.answers import Refused
-from visa_jupyter_proxy.identifiers import storable
-
-LARGEST_INSTANCE: Final = 2**63 - 1
-"""VISA's ids are Java's long."""
+from visa_jupyter_proxy.identifiers import LARGEST_INSTANCE, storable
 
 
 def parameters(request: web.Request, **known: Callable[[str], object]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from visa_jupyter_proxy import __version__
-from visa_jupyter_proxy.control.admin.asked import LARGEST_INSTANCE
+from visa_jupyter_proxy.identifiers import LARGEST_INSTANCE
 
 _TIME: Final = {"type": "number", "description": "Unix time in seconds"}
 _TIME_OR_NULL: Final = {"type": ["number", "null"], "description": "Unix time in seconds"}
