@@ -19,9 +19,6 @@ from pydantic import BeforeValidator, ValidationInfo
 
 from visa_jupyter_proxy.settings import cpus
 
-LOG_LEVELS: Final = ("emerg", "alert", "crit", "error", "warning", "notice", "info", "debug")
-"""The levels of syslog, most severe first (RFC 5424 6.2.1)."""
-
 _LONGEST_S: Final = 86_400
 """A day: whoever writes more means milliseconds."""
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, override
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.settings import databases, parsing
 
@@ -219,7 +220,7 @@ class Settings(BaseSettings):
     drain_s: Duration = _setting(
         "8", "Seconds for what is running to end after SIGTERM; Docker kills after 10."
     )
-    log_level: Annotated[str, parsing.one_of(*parsing.LOG_LEVELS)] = _setting(
+    log_level: Annotated[str, parsing.one_of(*logs.LEVELS)] = _setting(
         "info", "Least severe level that is logged, by its syslog name (RFC 5424 6.2.1)."
     )
     log_timezone: Annotated[str | None, parsing.timezone] = _setting(
