@@ -4,7 +4,8 @@
 - `loading` makes them of what was set, or says all that is wrong with it.
 - `reloading` says which of them a reload changes.
 - `variables` collects what was set: the environment, `.env`, files.
-- `parsing` turns the text of a variable into a value, or says what is allowed.
+- `parsing` turns the text of a variable into a value, or says what is allowed; `databases` does so for the
+  URL of one, and `cpus` counts them for `WORKERS=auto`.
 
 Only `cli` and `control` import this: a worker gets plain values.
 """
