@@ -11,6 +11,7 @@ from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.journal import Journal, acceptances
+from visa_jupyter_proxy.control.journal.acceptances import Key
 from visa_jupyter_proxy.control.journal.errors import JournalError
 from visa_jupyter_proxy.control.journal.records import new_id
 
@@ -23,8 +24,6 @@ _KEEP_S: Final = 7 * 86_400.0
 _TIDY_S: Final = 3600.0
 
 _log: Final = logs.get()
-
-type Key = tuple[str, int]
 
 
 class Elsewhere:
