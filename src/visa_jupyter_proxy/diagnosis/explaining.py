@@ -14,6 +14,7 @@ from visa_jupyter_proxy.diagnosis.rehearsal import ASSUMED_HOST, Outcome, rehear
 from visa_jupyter_proxy.errors import NoRoute, ProxyError
 from visa_jupyter_proxy.mailbox import WorkerSettings
 from visa_jupyter_proxy.routes import PLACEHOLDER, Route, Router
+from visa_jupyter_proxy.settings.parsing import in_url
 from visa_jupyter_proxy.worker.accounting.kernels import notebook_key
 from visa_jupyter_proxy.worker.http.sections import FORWARDED, HOP_BY_HOP
 from visa_jupyter_proxy.worker.upstream import Address
@@ -118,18 +119,10 @@ async def explain(question: Question, settings: WorkerSettings, routes: Sequence
     """Say what becomes of a request. Raises `ValueError` for a URL that is none."""
     peer = question.peer or _front(settings)
     target, host, came = _request(question, settings)
-    head = _head(question.method, target, came)
-    outcome = await rehearse(
-        head,
-        peer,
-        settings,
-        routes,
-        ask=question.token is not None,
-        connect=question.token is not None,
-        sample=_sample,
-    )
-    match, grant, address = outcome.match, outcome.grant, outcome.address
     asked = question.token is not None
+    head = _head(question.method, target, came)
+    outcome = await rehearse(head, peer, settings, routes, ask=asked, connect=asked, sample=_sample)
+    match, grant, address = outcome.match, outcome.grant, outcome.address
     key = notebook_key(match) if match is not None and question.websocket and match.route.ws else None
     return Explanation(
         request=_shown(f"{question.method} {target}", question),
@@ -209,22 +202,18 @@ def _head(method: str, target: str, fields: Sequence[tuple[str, str]]) -> bytes:
 
 def _sample(address: Address) -> bytes:
     """Answer as an instance might that knows nothing of a proxy."""
-    return _head_of_sample(address) + b"Content-Length: 0\r\n\r\n"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in _sample_fields(address))
+    return f"HTTP/1.1 302 Found\r\n{lines}Content-Length: 0\r\n\r\n".encode("ascii")
 
 
 def _sample_fields(address: Address) -> list[tuple[str, str]]:
-    host = f"[{address.host}]" if ":" in address.host else address.host
+    host = in_url(address.host)
     scheme = "http" if address.tls is None else "https"
     return [
         ("Location", f"{scheme}://{host}:{address.port}/there"),
         ("Set-Cookie", "name=value; Path=/"),
         ("Clear-Site-Data", '"cookies"'),
     ]
-
-
-def _head_of_sample(address: Address) -> bytes:
-    lines = "".join(f"{name}: {value}\r\n" for name, value in _sample_fields(address))
-    return f"HTTP/1.1 302 Found\r\n{lines}".encode("ascii")
 
 
 # --- why ------------------------------------------------------------------------------------
@@ -267,8 +256,12 @@ def _refusal(error: ProxyError, target: str, question: Question, routes: Sequenc
 
 
 def _place(route: Route, address: Address) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host.replace(ASSUMED_HOST, _ADDRESS)
-    return f"{route.remote_scheme}://{host}:{address.port}"
+    return _named(f"{route.remote_scheme}://{in_url(address.host)}:{address.port}")
+
+
+def _named(text: str) -> str:
+    """Show no address that stands for one that is not known."""
+    return text.replace(ASSUMED_HOST, _ADDRESS)
 
 
 def _first_line(head: bytes) -> str:
@@ -329,8 +322,4 @@ def _answer(outcome: Outcome) -> list[Answered]:
     if outcome.address is None:
         return []
     got = dict(_parsed(outcome.answered))
-    address = _ADDRESS if outcome.address.host == ASSUMED_HOST else outcome.address.host
-    return [
-        Answered(name, value.replace(ASSUMED_HOST, address), got.get(name))
-        for name, value in _sample_fields(outcome.address)
-    ]
+    return [Answered(name, _named(value), got.get(name)) for name, value in _sample_fields(outcome.address)]
