@@ -761,7 +761,7 @@ class TestWhileTheApiIsAway:
             setting.now += REUSE_S
             setting.api.open.clear()  # whoever asked would wait for ever
             assert grant is await setting.grant()
-            assert setting.questions.is_api_down
+            assert setting.questions._circuit.is_open
             setting.api.open.set()
             await turns()
 

@@ -22,7 +22,7 @@ async def _goes_down(setting: Setting) -> None:
     setting.api.refuses = VisaUnreachable("refused")
     for number in range(5):
         await setting.refused(VisaUnreachable, f"t{number}")
-    assert setting.questions.is_api_down
+    assert setting.questions._circuit.is_open
     setting.api.asked.clear()
 
 
@@ -172,7 +172,7 @@ class TestNonsense:
                 await turns()
             setting.api.refuses = None
             await setting.grant("good")
-            assert not setting.questions.is_api_down
+            assert not setting.questions._circuit.is_open
 
         run(test)
 
@@ -188,7 +188,7 @@ class TestNonsense:
             for token in tokens:
                 await setting.grant(token)
                 await turns()
-            assert setting.questions.is_api_down
+            assert setting.questions._circuit.is_open
 
         run(test)
 

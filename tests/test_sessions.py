@@ -312,8 +312,10 @@ class TestPrune:
             facility.session(seconds=90 * HOUR),
         ]
         with facility.asked() as asked:
-            assert 5 == asked.prune(1)
-            assert 0 == asked.prune(1)
+            steps: list[int] = []
+            assert 5 == asked.prune(1, steps.append)
+            assert 0 == asked.prune(1, steps.append)
+        assert [2, 2, 1] == steps
         for table in ("sessions", "connections", "reports"):
             assert kept == facility.ids(table)
 
@@ -328,7 +330,9 @@ class TestAnonymise:
         facility.session("ben")
         with facility.asked() as asked:
             before = [row["duration_s"] for row in asked.rows(Wanted(), None)]
-            assert (3, 0) == asked.anonymise("anna")
+            steps: list[int] = []
+            assert (3, 0) == asked.anonymise("anna", steps.append)
+            assert [3] == steps
             rows = list(asked.rows(Wanted(), None))
         assert before == [row["duration_s"] for row in rows]
         theirs = [row for row in rows if row["user"] != "ben"]
@@ -343,7 +347,7 @@ class TestAnonymise:
         facility.session("anna", report="pending")
         facility.session("anna")
         with facility.asked() as asked:
-            assert (1, 2) == asked.anonymise("anna")
+            assert (1, 2) == asked.anonymise("anna", lambda _: None)
 
 
 class TestBackup:

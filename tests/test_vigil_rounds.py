@@ -509,7 +509,7 @@ class TestOtherNodes:
             await node.look([])
             await node.close()
             journal = storage.journal()
-            await upkeep.anonymise(journal, "anna")
+            await upkeep.anonymise(journal, "anna", lambda _: None)
             await journal.close()
             assert [("ben", 7)] == storage.rows("SELECT user_id, instance_id FROM acceptances")
 

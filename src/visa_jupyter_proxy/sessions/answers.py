@@ -52,10 +52,6 @@ FOR_PEOPLE: Final = (
 SUMMED_UP: Final = ("sessions", "users", "instances", "duration_s", *_COUNTS)
 
 
-def _nobody_looks(_done: int) -> None:
-    """Be told how much more is done, and leave it."""
-
-
 class CannotAnswer(Exception):
     """Why not, in words for the operator."""
 
@@ -138,7 +134,7 @@ class Answers:
     def _another(self) -> Journal:
         return Journal(self._settings.storage_dir, self._settings.storage_url, is_guest=True)
 
-    def prune(self, days: int, progress: Callable[[int], None] = _nobody_looks) -> int:
+    def prune(self, days: int, progress: Callable[[int], None]) -> int:
         """Delete the sessions that were closed that many days ago; say how many."""
 
         async def act() -> int:
@@ -151,7 +147,7 @@ class Answers:
 
         return self._runner.run(act())
 
-    def anonymise(self, user: str, progress: Callable[[int], None] = _nobody_looks) -> tuple[int, int]:
+    def anonymise(self, user: str, progress: Callable[[int], None]) -> tuple[int, int]:
         """Take out who a user was; say of how many sessions, and how many still have the user."""
 
         async def act() -> tuple[int, int]:

@@ -80,9 +80,7 @@ _theirs = select(sessions.c.id).where(sessions.c.user_id == bindparam("user"), *
 _left = select(func.count()).where(sessions.c.user_id == bindparam("user"))
 
 
-async def anonymise(
-    journal: Journal, user: str, progress: Callable[[int], None] = lambda _: None
-) -> tuple[int, int]:
+async def anonymise(journal: Journal, user: str, progress: Callable[[int], None]) -> tuple[int, int]:
     """Take out of a user's sessions what identifies them; say of how many, and how many there still are.
 
     That is the user, the instance, and the ids of kernel and session, which VISA's own records know. Times

@@ -51,11 +51,6 @@ class Questions:
         self._numbers = itertools.count()
 
     @property
-    def is_api_down(self) -> bool:
-        """Whether only probes pass."""
-        return self._circuit.is_open
-
-    @property
     def is_api_in_doubt(self) -> bool:
         """Whether a question has failed since the last that was answered."""
         return self._circuit.is_open or self._circuit.is_in_doubt
