@@ -16,22 +16,19 @@ Rules:
 """
 
 import asyncio
-import math
 import random
 from collections.abc import Callable
 from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.circuit import Circuit, Pace
+from visa_jupyter_proxy.control.alarm import Alarm
 from visa_jupyter_proxy.control.journal.records import ReportState
 from visa_jupyter_proxy.control.outbox import Outbox, Report
 from visa_jupyter_proxy.control.tokens import Tokens, patience_s
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
-
-_QUIET_S: Final = 60.0
-"""Between two warnings, when the API fails and works by turns."""
 
 _log: Final = logs.get()
 
@@ -66,8 +63,7 @@ class Delivery:
         self._changed = asyncio.Event()
         self._progress = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_warned = False
-        self._warned_at = -math.inf
+        self._alarm = Alarm()
 
     def wake(self) -> None:
         """Look again what is due: the outbox has changed, or what is allowed."""
@@ -192,9 +188,7 @@ class Delivery:
         self._settled(report, state)
 
     def _fails(self, error: ProxyError) -> None:
-        now = self._monotonic()
-        if not self._is_warned and now - self._warned_at >= _QUIET_S:
-            self._is_warned, self._warned_at = True, now
+        if self._alarm.failed(self._monotonic()):
             _log.warning(
                 "notebook sessions cannot be reported to VISA; trying again",
                 reason=error.error,
@@ -204,8 +198,7 @@ class Delivery:
 
     def _works(self) -> None:
         self._circuit.worked()
-        if self._is_warned:
-            self._is_warned = False
+        if self._alarm.worked():
             _log.info("notebook sessions are reported to VISA again", pending=len(self._outbox))
 
 

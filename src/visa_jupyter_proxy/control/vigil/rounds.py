@@ -5,7 +5,6 @@ is asked at a bounded rate when it is back, the longest overdue first.
 """
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import Final
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.circuit import Circuit, Pace
+from visa_jupyter_proxy.control.alarm import Alarm
 from visa_jupyter_proxy.control.tokens import Tokens
 from visa_jupyter_proxy.control.vigil.answers import Told, told_of_member
 from visa_jupyter_proxy.control.vigil.table import Heard
@@ -27,9 +27,6 @@ CONCURRENT: Final = 16
 PER_SECOND: Final = 100
 """Questions: with a period of a minute that is enough for six thousand users, and more of them are asked
 about less often."""
-
-_QUIET_S: Final = 60.0
-"""Between two warnings, when the API fails and works by turns."""
 
 _log: Final = logs.get()
 
@@ -60,8 +57,7 @@ class Rounds:
         self._changed = asyncio.Event()
         self._questions: set[asyncio.Task[None]] = set()
         self._is_failing = False
-        self._is_warned = False
-        self._warned_at = -math.inf
+        self._alarm = Alarm()
 
     @property
     def is_failing(self) -> bool:
@@ -161,9 +157,7 @@ class Rounds:
 
     def _fails(self, error: ProxyError) -> None:
         self._is_failing = True
-        now = self._monotonic()
-        if not self._is_warned and now - self._warned_at >= _QUIET_S:
-            self._is_warned, self._warned_at = True, now
+        if self._alarm.failed(self._monotonic()):
             _log.warning(
                 "VISA does not say who may still use what; nobody is disconnected for that",
                 reason=error.error,
@@ -173,6 +167,5 @@ class Rounds:
 
     def _works(self) -> None:
         self._is_failing = False
-        if self._is_warned:
-            self._is_warned = False
+        if self._alarm.worked():
             _log.info("VISA says again who may use what", watched=len(self._watches))
