@@ -13,7 +13,7 @@ import pytest
 from support.records import a_life, a_progress, an_ended, an_opened, journal_in
 from support.sessions import TOKEN, key
 from support.storage import Storage
-from visa_jupyter_proxy.control.journal import endings
+from visa_jupyter_proxy.control.journal import endings, under_way
 from visa_jupyter_proxy.control.journal import postgres as postgres_engine
 from visa_jupyter_proxy.control.journal.backlog import Backlog
 from visa_jupyter_proxy.control.journal.endings import Ending
@@ -268,13 +268,13 @@ class TestEndings:
                 await journal.write("me", [an_opened(1), an_opened(2)])
                 await journal.write("me", [an_ended(2)])
                 await journal.stop("gone", 1001.0)
-                rows = await journal.read(endings.running)
+                rows = await journal.read(under_way.running)
                 assert [("me", 1, "node", "s1")] == [
                     (row.owner, row.tunnel, row.node, row.id) for row in rows
                 ]
-                assert 1 == len(await journal.read(lambda it: endings.running(it, "s1")))
-                assert [] == await journal.read(lambda it: endings.running(it, "none"))
-                assert {"me": "node"} == await journal.read(endings.alive)
+                assert 1 == len(await journal.read(lambda it: under_way.running(it, "s1")))
+                assert [] == await journal.read(lambda it: under_way.running(it, "none"))
+                assert {"me": "node"} == await journal.read(under_way.alive)
 
         asyncio.run(main())
 
@@ -287,7 +287,7 @@ class TestEndings:
                 await journal.write("other", [an_opened(2), an_opened(3, 2), an_opened(4), an_ended(4)])
                 asked = [("anna", ["other"]), ("anna", ["me", "other"]), ("anna", []), ("bob", ["other"])]
                 return [
-                    await journal.read(partial(endings.sessions_of, user=user, of=of)) for user, of in asked
+                    await journal.read(partial(under_way.sessions_of, user=user, of=of)) for user, of in asked
                 ]
 
         assert [1, 2, 0, 0] == asyncio.run(main())

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from visa_jupyter_proxy import logs
 from visa_jupyter_proxy.control.admin.turns import Turns
-from visa_jupyter_proxy.control.journal import endings
+from visa_jupyter_proxy.control.journal import endings, under_way
 from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
@@ -74,7 +74,7 @@ class Endings:
             return None
 
         def work(connection: Connection) -> list[tuple[str, str, Ending]] | None:
-            rows = endings.running(connection, session)
+            rows = under_way.running(connection, session)
             found = [
                 (row.node, row.owner, Ending(row.worker, row.tunnel, None, asked_by))
                 for row in rows
@@ -102,10 +102,10 @@ class Endings:
         end_here(self._supervisor, ending)
 
         def work(connection: Connection) -> UserEnded:
-            alive = endings.alive(connection)
+            alive = under_way.alive(connection)
             others = [(owner, ending) for owner in alive if owner != self._notebooks.owner]
             endings.order(connection, others, time.time())
-            elsewhere = endings.sessions_of(connection, user, [owner for owner, _ in others])
+            elsewhere = under_way.sessions_of(connection, user, [owner for owner, _ in others])
             return UserEnded(sorted({*alive.values()}), instances, elsewhere)
 
         return await self._journal.transact(work)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from visa_jupyter_proxy.control.admin.turns import Turns
-from visa_jupyter_proxy.control.journal import endings
+from visa_jupyter_proxy.control.journal import under_way
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.mailbox import Traffic
@@ -65,7 +65,7 @@ class OpenSessions:
         """
         self._supervisor.look()
         sessions: dict[str, Session] = {}
-        for row in await self._journal.read(endings.running):
+        for row in await self._journal.read(under_way.running):
             session = sessions.get(row.id)
             if session is None:
                 session = sessions[row.id] = _session(row)

@@ -8,6 +8,7 @@
 - `changes` and `figures`: what records change, in plain code; `writing`, `takeover` and `ends` are the
   statements.
 - `acceptances`: what nodes tell each other of tokens that were accepted.
+- `under_way`: what goes on at the moment; `endings`: orders to end it, from one node to another.
 - `reading`: questions for reports; `upkeep`: what is taken out again; `backup`: a copy of the file;
   `inheritance`: what the original has left.
 - `schema`: the tables; `migrations` makes them, and only ever adds.
