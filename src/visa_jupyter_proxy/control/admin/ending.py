@@ -16,10 +16,7 @@ from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.control.vigil import Vigil
-from visa_jupyter_proxy.mailbox import EndTunnels
-
-POLICY_VIOLATION: Final = 1008
-"""Close code (RFC 6455 7.4.1): nothing is wrong with what the browser sent, and trying again is no help."""
+from visa_jupyter_proxy.mailbox import POLICY_VIOLATION, EndTunnels
 
 _NUL: Final = "\0"
 """No id has one, and PostgreSQL takes no question about it."""

@@ -13,7 +13,7 @@ from typing import Final, override
 
 from visa_jupyter_proxy.control.vigil.answers import Told
 from visa_jupyter_proxy.control.vigil.table import GRACE, TABLE, Grace, Heard, Standing, Step
-from visa_jupyter_proxy.mailbox import AccessHeld, EndTunnels
+from visa_jupyter_proxy.mailbox import POLICY_VIOLATION, AccessHeld, EndTunnels
 
 LONGEST_CONFIRM_S: Final = 5.0
 """Until a firm answer is asked for again: of a period of a minute, a tenth would be six seconds."""
@@ -26,7 +26,6 @@ GONE: Final = "instance stopped or deleted"
 SIGNED_OUT: Final = "not signed in any more"
 MOVED: Final = "instance moved"
 
-POLICY_VIOLATION: Final = 1008
 GOING_AWAY: Final = 1001
 """RFC 6455 7.4.1."""
 
