@@ -64,7 +64,6 @@ class Desk:
             self.journal,
             self.author,
             linger_s=5.0,
-            heartbeat_s=3.0,
             owner_timeout_s=OWNER_TIMEOUT_S,
             monotonic=self.clock,
             wall=lambda: 2000.0,

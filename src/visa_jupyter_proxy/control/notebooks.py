@@ -25,7 +25,7 @@ from visa_jupyter_proxy.control.journal.records import Kind, Record
 from visa_jupyter_proxy.control.ledger import Ledger
 from visa_jupyter_proxy.control.reporting import Reporting
 from visa_jupyter_proxy.control.tokens import Tokens, holder
-from visa_jupyter_proxy.control.writer import HEARTBEAT_S, OWNER_TIMEOUT_S, Writer
+from visa_jupyter_proxy.control.writer import OWNER_TIMEOUT_S, Writer
 from visa_jupyter_proxy.mailbox import TokenAccepted, Traffic, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
 
@@ -53,7 +53,6 @@ class Notebooks:
         *,
         tokens: Tokens | None = None,
         linger_s: float = LINGER_S,
-        heartbeat_s: float = HEARTBEAT_S,
         owner_timeout_s: float = OWNER_TIMEOUT_S,
         largest_backlog: int = LARGEST,
         monotonic: Callable[[], float] = time.monotonic,
@@ -80,7 +79,6 @@ class Notebooks:
             journal,
             self._reporting,
             linger_s=linger_s,
-            heartbeat_s=heartbeat_s,
             owner_timeout_s=owner_timeout_s,
             largest_backlog=largest_backlog,
             monotonic=monotonic,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 from visa_jupyter_proxy import logs, state
-from visa_jupyter_proxy.control import owners
 from visa_jupyter_proxy.control.admin.ending import end_here
 from visa_jupyter_proxy.control.admin.listener import Admin
 from visa_jupyter_proxy.control.admin.seen import Seen
@@ -121,7 +120,6 @@ class Parts:
             self.api,
             tokens=tokens,
             linger_s=settings.session_linger_s,
-            heartbeat_s=owners.heartbeat_s(settings.owner_timeout_s),
             owner_timeout_s=settings.owner_timeout_s,
             end=self._end,
         )

@@ -25,9 +25,7 @@ from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable, OwnerGone, RecordRefused
 from visa_jupyter_proxy.control.journal.records import Ended, Opened, Record, new_id
 from visa_jupyter_proxy.control.neighbours import Neighbours
-
-HEARTBEAT_S: Final = 3.0
-"""Between two heartbeats: four may be late before the time-out has passed."""
+from visa_jupyter_proxy.control.owners import heartbeat_s
 
 OWNER_TIMEOUT_S: Final = 15.0
 """How long a heartbeat may stand still before its owner counts as dead."""
@@ -59,7 +57,6 @@ class Writer:
         author: Author,
         *,
         linger_s: float,
-        heartbeat_s: float,
         owner_timeout_s: float,
         largest_backlog: int = LARGEST,
         monotonic: Callable[[], float],
@@ -74,14 +71,14 @@ class Writer:
         """Id of this process's row among the owners; a new one when it was declared dead."""
         self._journal = journal
         self._author = author
-        self._heartbeat_s = heartbeat_s
+        self._heartbeat_s = heartbeat_s(owner_timeout_s)
         self._lease_s = owner_timeout_s / 2
         self._end = end
         self._monotonic = monotonic
         self._wall = wall
         self._backlog = Backlog(largest_backlog)
         # Who is dead has been gone for a while: for the linger, too.
-        timeout_s = max(owner_timeout_s, linger_s + heartbeat_s)
+        timeout_s = max(owner_timeout_s, linger_s + self._heartbeat_s)
         self._neighbours = Neighbours(
             journal, timeout_s=timeout_s, linger_s=linger_s, monotonic=monotonic, wall=wall
         )
