@@ -21,8 +21,8 @@ from visa_jupyter_proxy.worker.access.authorization import Authorization
 from visa_jupyter_proxy.worker.access.grant import InstanceNetworks
 from visa_jupyter_proxy.worker.access.questions import Questions
 from visa_jupyter_proxy.worker.accounting.counts import Counts
+from visa_jupyter_proxy.worker.crowds import MOST_AT_ONCE
 from visa_jupyter_proxy.worker.downstream import DRAIN_IDLE_S, LINGER_S, MOST_IN_A_TURN, Downstream
-from visa_jupyter_proxy.worker.newcomers import MOST_AT_ONCE, Newcomers
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets.admission import Admission
@@ -68,7 +68,7 @@ class Connection:
     def sends(self, data: bytes) -> None:
         """Let bytes arrive, as a transport that is not paused would."""
         assert self.wire.reading
-        self.downstream.data_received(data)
+        self.wire.protocol.data_received(data)
 
     @property
     def answers(self) -> int:
@@ -114,7 +114,6 @@ class Client(Connection):
         )
         self.now = 1000.0
         self.proxy.now = lambda: self.now
-        self.proxy.newcomers = Newcomers(loop.call_soon)
         super().__init__(self, Wire())
 
 
@@ -273,18 +272,46 @@ class TestCrowds:
 
         _run(test, then)
 
-    def test_who_waits_is_not_read_and_has_no_deadline(self) -> None:
+    def test_who_waits_has_no_deadline(self) -> None:
         """It has spoken in time. When its turn has come, all is as ever."""
         last: list[Connection] = []
 
         def test(client: Client) -> None:
             last.append(_last_of_a_crowd(client, _NOT_FOUND[:5]))
-            assert (False, math.inf) == (last[0].wire.reading, last[0].left)
+            assert (True, math.inf) == (last[0].wire.reading, last[0].left)
 
         def then(_client: Client) -> None:
             assert _HEADER_S == last[0].left
             last[0].sends(_NOT_FOUND[5:])
             assert 1 == last[0].answers
+
+        _run(test, then)
+
+    def test_what_else_comes_of_one_who_waits_is_kept(self) -> None:
+        """Once, and then it is not read until it has its turn: it cannot fill our memory."""
+        last: list[Connection] = []
+
+        def test(client: Client) -> None:
+            last.append(_last_of_a_crowd(client, _NOT_FOUND[:5]))
+            last[0].sends(_NOT_FOUND[5:] + _NOT_FOUND)
+            assert (0, False) == (last[0].answers, last[0].wire.reading)
+
+        def then(_client: Client) -> None:
+            assert (2, True) == (last[0].answers, last[0].wire.reading)
+
+        _run(test, then)
+
+    def test_who_sends_fin_while_he_waits_is_answered(self) -> None:
+        """His request is complete, and he may still read: answered and closed, as ever."""
+        last: list[Connection] = []
+
+        def test(client: Client) -> None:
+            last.append(_last_of_a_crowd(client, _NOT_FOUND))
+            assert last[0].wire.protocol.eof_received()
+            assert (0, False) == (last[0].answers, last[0].wire.closing)
+
+        def then(_client: Client) -> None:
+            assert (1, True) == (last[0].answers, last[0].wire.closing)
 
         _run(test, then)
 
@@ -294,7 +321,7 @@ class TestCrowds:
 
         def test(client: Client) -> None:
             waiting.extend(_last_of_a_crowd(client, _NOT_FOUND) for _ in range(2))
-            waiting[0].downstream.connection_lost(None)
+            waiting[0].wire.protocol.connection_lost(None)
 
         def then(_client: Client) -> None:
             assert [0, 1] == [one.answers for one in waiting]
@@ -457,7 +484,8 @@ def test_what_a_client_has_sent_goes_with_it(sent: bytes) -> None:
 
     def test(client: Client) -> None:
         client.sends(sent)
-        client.downstream.connection_lost(None)
+        client.wire.protocol.connection_lost(None)
+        client.wire.set_protocol(asyncio.Protocol())  # as a loop forgets it
         left = weakref.ref(client.downstream)
         del client.downstream
         assert left() is None

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable
 
 import pytest
@@ -670,6 +671,23 @@ class TestEarlyAnswers:
             assert talk.kept
 
 
+_SWITCH = (
+    "HTTP/1.1 101 Switching Protocols",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    f"Sec-WebSocket-Accept: {_ACCEPT}",
+    "",
+    "",
+)
+
+
+def _asks_for_a_websocket(talk: Conversation) -> None:
+    talk.client("GET /jupyter/7/ws HTTP/1.1", *_UPGRADE, "", "")
+    talk.connected()
+    assert talk.wire is not None
+    talk.wire.sent.clear()
+
+
 class TestWebSockets:
     """The switch to a tunnel, and what is none (RFC 6455 4)."""
 
@@ -717,6 +735,45 @@ class TestWebSockets:
             assert talk.exchange.is_tunnel
             assert (101, None) == (talk.exchange.status, talk.exchange.error)
             assert talk.exchange.stamps[Phase.TUNNEL] is not None
+
+    def test_an_answer_in_a_crowd_has_its_turn(self) -> None:
+        """With all that came behind it. Meanwhile it has no deadline, for it has come in time."""
+        with conversation() as talk:
+            _asks_for_a_websocket(talk)
+            talk.a_crowd_comes()
+            talk.instance(*_SWITCH[:-1], b"frame")
+            assert b"" == talk._to_client
+            assert math.inf == talk.upstream.deadline
+            talk.instance(b" and more")
+            assert talk.wire is not None
+            assert not talk.wire.reading
+            talk.the_crowd_has_gone()
+            assert talk.exchange.is_tunnel
+            assert b"frame and more" == talk.tunnel_early
+            talk._to_client.clear()
+
+    def test_an_instance_may_refuse_in_a_crowd_and_close(self) -> None:
+        """What it said reaches the client, its end behind it."""
+        with conversation() as talk:
+            _asks_for_a_websocket(talk)
+            talk.a_crowd_comes()
+            talk.instance("HTTP/1.1 403 Forbidden", "", b"no")
+            talk.instance_closes()
+            assert b"" == talk._to_client
+            talk.the_crowd_has_gone()
+            talk.client_gets("HTTP/1.1 403 Forbidden", "connection: close", "", "no")
+            assert talk.exchange.error is None
+
+    def test_an_instance_may_be_lost_in_a_crowd(self) -> None:
+        """Nothing comes of what it has said: it is as if it had not."""
+        with conversation() as talk:
+            _asks_for_a_websocket(talk)
+            talk.a_crowd_comes()
+            talk.instance(*_SWITCH)
+            talk.instance_resets()
+            talk.the_crowd_has_gone()
+            _ends_with(InstanceUnreachable, talk)
+            talk._to_client.clear()
 
     @pytest.mark.parametrize(
         "fields",

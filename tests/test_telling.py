@@ -8,6 +8,7 @@ from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, TokenAccepted
 from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.accounting.telling import PROGRESS_S, Holdings, Progress, token_accepted
+from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.http.credentials import AccessToken
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets.sockets import Timed
@@ -20,6 +21,7 @@ class Silence:
     def __init__(self) -> None:
         self.connections: set[Timed] = set()
         self.hangups = cast("Hangups", None)
+        self.crowd = cast("Crowd", None)
         self.tunnel_idle_s = 0.0
 
     def now(self) -> float:

@@ -9,6 +9,7 @@ from typing import Final, cast, override
 import pytest
 import uvloop
 
+from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.farewell import FAREWELL_S
 from visa_jupyter_proxy.worker.http.websocket import close_frame
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
@@ -51,6 +52,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Timed] = set()
         self.hangups = Hangups(self.loop)
+        self.crowd = Crowd(self.loop.call_soon)
         self.time = 1.0
         self.tunnel_idle_s = idle_s
         self.turns = 0

@@ -287,6 +287,35 @@ def _connections(proxy: RunningProxy) -> list[list[str]]:
     return [line for line in map(str.split, table) if line[3] != "0A"]
 
 
+def test_a_crowd_that_leaves_at_once_holds_up_nobody_else(place: Place) -> None:
+    """Nor does who asks wait until all tunnels of those are over that have gone in one moment."""
+    proxy = place.start()
+    place.instance.play(_leave_as_asked)
+    client = place.client(proxy)
+    assert client.ask(get("/nobody/in")).status == 404
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(RawClient(proxy.port)) for _ in range(300)]
+        for other in crowd:
+            assert other.ask(upgrade(path("/ws"), token=TOKEN)).status == 101
+        os.kill(proxy.worker_pid, signal.SIGSTOP)
+        for other in crowd:
+            other.sock.close()
+        client.send(get("/nobody/in"))
+        os.kill(proxy.worker_pid, signal.SIGCONT)
+        assert client.response().status == 404
+    proxy.wait(lambda: len(proxy.records("tunnel")) == len(crowd))
+    asked = proxy.records("request")[-1]["timestamp"]
+    assert len([one for one in proxy.records("tunnel") if one["timestamp"] < asked]) < 150
+
+
+@pytest.mark.parametrize("most", [256, 4096])
+def test_there_is_room_for_descriptors_from_the_start(place: Place, most: int) -> None:
+    """To make it while many connect takes 10 to 20 ms each time, in which nobody is served."""
+    proxy = place.start(under=("prlimit", f"--nofile={most}"))
+    status = Path(f"/proc/{proxy.worker_pid}/status").read_text()
+    assert f"FDSize:\t{most}\n" in status
+
+
 class TestDescriptorsRunOut:
     """Accepting pauses below the limit of file descriptors."""
 

@@ -18,7 +18,7 @@ there is only what they need: a transport that keeps the bytes, a client's port,
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, override
 
@@ -28,6 +28,7 @@ from visa_jupyter_proxy.routes import Rewrite, Route, Router
 from visa_jupyter_proxy.visa_api import Instance
 from visa_jupyter_proxy.worker.access.forwarded import Client
 from visa_jupyter_proxy.worker.access.grant import Grant
+from visa_jupyter_proxy.worker.crowds import MOST_AT_ONCE, Crowd
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange, Phase
 from visa_jupyter_proxy.worker.forwarding.fields import request_lines
 from visa_jupyter_proxy.worker.http.bodies import Piece
@@ -92,6 +93,21 @@ class Wire(asyncio.Transport):
         self.ended = False
         self.closing = False
         self.aborted = False
+        self._protocol: asyncio.BaseProtocol = asyncio.Protocol()
+
+    @override
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    @override
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    @property
+    def protocol(self) -> asyncio.Protocol:
+        """The one that is told what comes."""
+        assert isinstance(self._protocol, asyncio.Protocol)
+        return self._protocol
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -154,6 +170,8 @@ class Conversation:
             response_timeout_s=_RESPONSE_TIMEOUT_S,
         )
         self.pool.now = lambda: self.now
+        self._soon: list[Callable[[], None]] = []
+        self.pool.crowd = Crowd(self._soon.append)
         self.refused: ProxyError | None = None
         """What was wrong with bytes that belong to no exchange."""
         self.ended: list[Exchange] = []
@@ -219,6 +237,7 @@ class Conversation:
             self.authorised()
         self.tries_again = False
         upstream, wire = Upstream(self.pool, Address(self.grant.host, 8888, None)), Wire()
+        wire.set_protocol(upstream)
         upstream.connection_made(wire)
         upstream.reused = reused
         self._upstream, self.wire = upstream, wire
@@ -241,20 +260,35 @@ class Conversation:
 
     def instance(self, *lines: str | bytes) -> None:
         """Let these bytes arrive from the instance."""
-        self.upstream.data_received(message(*lines))
+        assert self.wire is not None
+        self.wire.protocol.data_received(message(*lines))
         self._turn()
 
     def instance_closes(self) -> None:
         """Let the instance's FIN arrive."""
-        if not self.upstream.eof_received() and self.wire is not None:
+        assert self.wire is not None
+        if not self.wire.protocol.eof_received():
             self.wire.close()
+        self._turn()
+
+    def a_crowd_comes(self) -> None:
+        """Have so many others come in this turn of the loop that nobody else need not wait."""
+        for _ in range(MOST_AT_ONCE):
+            self.pool.crowd.enter(lambda: None)
+
+    def the_crowd_has_gone(self) -> None:
+        """Let the loop turn until all have had their turn."""
+        while self._soon:
+            called, self._soon[:] = [*self._soon], []
+            for one in called:
+                one()
         self._turn()
 
     def instance_resets(self) -> None:
         """Let the instance's connection be lost at once."""
         assert self.wire is not None
         self.wire.closing = True
-        self.upstream.connection_lost(ConnectionResetError())
+        self.wire.protocol.connection_lost(ConnectionResetError())
 
     def a_write_to_the_instance_fails(self, *lines: str | bytes) -> None:
         """Let the instance be gone, with these bytes of it still in the kernel's buffer."""

@@ -268,6 +268,10 @@ class _End(asyncio.Transport):
         return False
 
     @override
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Know nobody: what comes is given to whom it is for, without a crowd."""
+
+    @override
     def pause_reading(self) -> None:
         """Nothing comes anyway."""
 

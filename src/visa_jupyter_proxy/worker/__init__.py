@@ -5,7 +5,7 @@ The files here are the way of a request and what builds it, from the top down:
 - `life`: what control says, from the first message to the last; `worker`: all of it tied together;
 - `listening`: where clients come in; `downstream`: a client's connection, which starts the line;
   `ending`: which tunnels are to end;
-- `newcomers`: how many of a crowd go in in one turn of the loop;
+- `crowds`: how many of those who come or go at once have their turn in one turn of the loop;
 - `proxy`: the straight line that every request takes; `tracing`: the same with spans;
 - `pool`: connections to instances; `upstream`: one of them;
 - machines: `exchange` (one request and its response), `tunnel` (two connections tied together, made of

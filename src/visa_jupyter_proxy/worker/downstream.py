@@ -17,10 +17,10 @@ The methods are sorted by who calls them: the loop, the reader, the exchange, th
 
 import asyncio
 import math
-from functools import partial
 from typing import Final, cast, override
 
 from visa_jupyter_proxy.errors import BadRequest, InstanceTimeout, ProxyError, RequestTimeout
+from visa_jupyter_proxy.worker.crowds import Entrant, Newcomer
 from visa_jupyter_proxy.worker.exchange import Closing, Exchange
 from visa_jupyter_proxy.worker.http.bodies import LARGE, Piece
 from visa_jupyter_proxy.worker.http.lines import Fields
@@ -52,7 +52,7 @@ DRAIN_IDLE_S: Final = 1.0
 answered, with `Connection: close`. Closed at once, its client could not know what became of it."""
 
 
-class Downstream(asyncio.Protocol):
+class Downstream(Entrant):
     """One connection of a client, and the exchange that is under way on it."""
 
     def __init__(self, proxy: Proxy) -> None:
@@ -66,8 +66,6 @@ class Downstream(asyncio.Protocol):
         self._holds = 0
         self._full = False
         self._feeding = False
-        self._is_new = True
-        """Nothing has come yet."""
         self._in_head = False
         """A head has begun to arrive, and its deadline is set."""
         self._draining = False
@@ -89,18 +87,15 @@ class Downstream(asyncio.Protocol):
         self._peer = peer_address(transport)
         self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
         self._proxy.connections.add(self)
-        if not self._proxy.admission.enter(self._peer):
+        if self._proxy.admission.enter(self._peer):
+            Newcomer(self._proxy.crowd, self._transport, self)
+        else:
             self._reset()
 
     @override
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._transport is None:
             return
-        if self._is_new:
-            self._is_new = False
-            if not self._proxy.newcomers.may_enter():
-                self._wait(data)
-                return
         self._feeding = True
         try:
             self._reader.feed(data)
@@ -345,7 +340,7 @@ class Downstream(asyncio.Protocol):
             self._exchange.draining = True
         elif self._lingering:
             self.deadline = min(self.deadline, self._proxy.now() + DRAIN_LINGER_S)
-        elif self._reader.is_between_messages and not self._holds:
+        elif self._reader.is_between_messages and not self._holds and self.deadline != math.inf:
             self.deadline = min(self.deadline, self._proxy.now() + DRAIN_IDLE_S)
 
     # --- steps -----------------------------------------------------------------------------
@@ -363,17 +358,6 @@ class Downstream(asyncio.Protocol):
             self._proxy.loop.call_soon(self.release, Hold.OTHERS_TURN)
         if self._reader.remaining >= LARGE:
             self._splice_rest(self._reader.remaining)
-
-    def _wait(self, data: bytes) -> None:
-        """Read on in a later turn, as one of a crowd that has just come."""
-        self.hold(Hold.OTHERS_TURN)
-        self.deadline = math.inf  # it has spoken in time
-        self._proxy.newcomers.wait(partial(self._enter, data))
-
-    def _enter(self, data: bytes) -> None:
-        self.release(Hold.OTHERS_TURN)
-        self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
-        self.data_received(data)
 
     def _start(self, exchange: Exchange) -> None:
         to_wait_for = self._proxy.forward(exchange)

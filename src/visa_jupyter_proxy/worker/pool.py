@@ -16,6 +16,7 @@ from typing import Final
 from visa_jupyter_proxy import failures
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.routes import Route
+from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.sockets.admission import idle_connections_that_descriptors_allow
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets.sockets import Timed
@@ -77,6 +78,7 @@ class Pool:
         self.now: Callable[[], float] = loop.time
         self.soon: Callable[[Callable[[], None]], object] = loop.call_soon
         self.response_timeout_s = response_timeout_s
+        self.crowd = Crowd(self.soon)
         self._loop = loop
         self.connect_timeout_s = connect_timeout_s
         self._idle: dict[Address, dict[Upstream, None]] = {}

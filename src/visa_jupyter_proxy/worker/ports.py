@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from visa_jupyter_proxy.errors import ProxyError
+from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.http.bodies import Piece
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
@@ -100,6 +101,8 @@ class PoolPort[Upstream](Protocol):
     """Reports resets while reading is paused."""
     splices: Splices
     """Moves large bodies."""
+    crowd: Crowd
+    """Has answers wait that come all at once."""
     response_timeout_s: float
     """From the end of a request to the head of its response."""
 

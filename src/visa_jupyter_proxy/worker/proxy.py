@@ -45,7 +45,6 @@ from visa_jupyter_proxy.worker.forwarding.fields import request_lines
 from visa_jupyter_proxy.worker.http.lines import Lines
 from visa_jupyter_proxy.worker.http.request import HeadLimits, Request, request_head
 from visa_jupyter_proxy.worker.http.response import response_head
-from visa_jupyter_proxy.worker.newcomers import Newcomers
 from visa_jupyter_proxy.worker.pages import POLL, Pages, go_on, unread
 from visa_jupyter_proxy.worker.pool import Pool, tls_context
 from visa_jupyter_proxy.worker.sockets.admission import Admission
@@ -82,7 +81,7 @@ class Proxy:
         self.splices = pool.splices
         self.connections = pool.connections
         self.soon = pool.soon
-        self.newcomers = Newcomers(pool.soon)
+        self.crowd = pool.crowd
         self.admission = admission
         self._addresses = lru_cache(maxsize=1024)(Address)
         """Made once: a named tuple takes four times as long to make as to find."""

@@ -20,6 +20,9 @@ class TunnelPort(Protocol):
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back when others have had their turn."""
 
+    def in_turn(self, step: Callable[[], None]) -> None:
+        """Take a step, later when there are many."""
+
     def note_interaction(self) -> None:
         """Keep the time: the user has done something."""
 
@@ -69,9 +72,7 @@ class Side(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
-        self._tunnel.side_ended(self)
-        if not self.transport.is_closing():
-            self._watch()
+        self._tunnel.in_turn(self._end)
         return True
 
     @override
@@ -112,6 +113,12 @@ class Side(asyncio.Protocol):
             self.transport.write_eof()
         else:
             self.transport.close()  # TLS cannot be half-closed here
+
+    def _end(self) -> None:
+        if not self.lost:
+            self._tunnel.side_ended(self)
+            if not self.transport.is_closing():
+                self._watch()
 
     def let_go(self) -> None:
         """Refer to nobody any more, so that all is freed at once: nothing is called after both are lost."""

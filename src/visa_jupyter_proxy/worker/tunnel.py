@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.farewell import Farewell
 from visa_jupyter_proxy.worker.http.websocket import Frames, close_frame
 from visa_jupyter_proxy.worker.sides import FollowedSide, Person, Side
@@ -56,6 +57,8 @@ class Owner(Protocol):
     connections: set[Timed]
     """Every open connection, for the worker's tick."""
     hangups: Hangups
+    crowd: Crowd
+    """Has ends wait that come all at once."""
     tunnel_idle_s: float
     """How long a tunnel may be without a byte either way; 0 is for ever."""
 
@@ -137,7 +140,7 @@ class Tunnel:
         Without a boundary within `farewell.FAREWELL_S`, or where no frames pass, there is none. `reason` is
         also what is recorded. Nothing suspends; the end comes later, as that of any tunnel.
         """
-        if self._farewell is not None:
+        if self._farewell is not None or self._is_lost:
             return
         self.ended_for = reason
         if self._closing:
@@ -182,6 +185,8 @@ class Tunnel:
 
     def cut(self) -> None:
         """End at once, whatever is queued: there is no time left."""
+        if self._is_lost:
+            return
         self.ended_for = self.ended_for or RESTARTING
         for side in (self.down, self.up):
             if not side.lost:
@@ -219,6 +224,10 @@ class Tunnel:
         """Call back when others have had their turn."""
         self._owner.soon(callback)
 
+    def in_turn(self, step: Callable[[], None]) -> None:
+        """Take a step, later when there are many."""
+        self._owner.crowd.enter(step)
+
     def note_interaction(self) -> None:
         """Keep the time: the user has done something."""
         self.interacted_at = now = self._owner.now()
@@ -242,15 +251,24 @@ class Tunnel:
         if side.was_reset and self.error is None:
             self.error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
         if side.peer.lost:
-            self._owner.connections.discard(self)
-            self._owner.tunnel_ended(self)
-            self.down.let_go()
-            self.up.let_go()
+            self._closing, self.deadline = True, math.inf
+            self._owner.crowd.enter(self._over)
         elif side.was_reset:
             reset(side.peer.transport)
         elif self._farewell is None or not self._farewell.is_last_word:
             self._end_by(self._owner.now() + LINGER_S)
             side.peer.transport.close()
+
+    @property
+    def _is_lost(self) -> bool:
+        """Whether both connections are over; that is taken note of when it is its turn."""
+        return self.down.lost and self.up.lost
+
+    def _over(self) -> None:
+        self._owner.connections.discard(self)
+        self._owner.tunnel_ended(self)
+        self.down.let_go()
+        self.up.let_go()
 
     def _end_by(self, deadline: float) -> None:
         if not self._closing:

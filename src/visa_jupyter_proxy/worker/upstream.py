@@ -7,6 +7,7 @@ import ssl
 from typing import Final, NamedTuple, cast, override
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.worker.crowds import Entrant, Newcomer
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.http.bodies import LARGE, Piece
 from visa_jupyter_proxy.worker.http.lines import Fields
@@ -36,7 +37,7 @@ class Address(NamedTuple):
     tls: ssl.SSLContext | None
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(Entrant):
     """One connection to an instance: idle in the pool, or in the service of one exchange."""
 
     def __init__(self, pool: PoolPort["Upstream"], address: Address) -> None:
@@ -82,6 +83,8 @@ class Upstream(asyncio.Protocol):
         self._exchange = exchange
         self._response = None
         self._reader = ResponseReader(self, exchange.request.method)
+        if exchange.request.websocket and self.transport is not None:
+            Newcomer(self._pool.crowd, self.transport, self)
 
     # --- called by the exchange ------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from visa_jupyter_proxy.worker.newcomers import LEAST_S, MOST_AT_ONCE, SHARE, Newcomers
+from visa_jupyter_proxy.worker.crowds import LEAST_S, MOST_AT_ONCE, SHARE, Crowd
 
 REQUEST_S: Final = 2**-13
 """An eighth of a millisecond, so that floats add up."""
@@ -18,15 +18,12 @@ class Loop:
     def __init__(self) -> None:
         self.exact = 5.0
         self._next: list[Callable[[], None]] = []
-        self.newcomers = Newcomers(self._next.append, lambda: self.exact)
+        self.crowd = Crowd(self._next.append, lambda: self.exact)
         self.entered: list[int] = []
 
     def come(self, number: int) -> None:
         """Have somebody come."""
-        if self.newcomers.may_enter():
-            self.enter(number)
-        else:
-            self.newcomers.wait(lambda: self.enter(number))
+        self.crowd.enter(lambda: self.enter(number))
 
     def enter(self, number: int) -> None:
         """Take the time of a request."""
@@ -87,7 +84,7 @@ def test_a_defect_in_one_request_holds_up_nobody() -> None:
     loop = Loop()
     for number in range(MOST_AT_ONCE):
         loop.come(number)
-    loop.newcomers.wait(lambda: loop.enter(1 // 0))
+    loop.crowd.enter(lambda: loop.enter(1 // 0))
     loop.come(MOST_AT_ONCE)
     with pytest.raises(ZeroDivisionError):
         loop.turn()

@@ -1,0 +1,154 @@
+"""Those who come or go all at once: one after the other, and nobody else waits for all of them.
+
+When a network or a proxy in front has been away, thousands of browsers open their WebSockets in the same
+moment. The loop would serve them in the order in which they came, and whoever asks for something meanwhile
+would wait for the whole crowd: a third of a second behind 5 000. So what is first said on a connection, be
+it by a client or by an instance that answers to a WebSocket, and what ends a tunnel, is taken at once while
+it is few, and has to wait when it is many: a part of each turn of the loop is for those who wait, in order,
+and the rest of it for whoever is in already.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast, override
+
+MOST_AT_ONCE: Final = 8
+"""So many in one turn of the loop need not wait: it takes about a millisecond with them."""
+
+SHARE: Final = 0.25
+"""Of a turn's time, for those who wait. What comes of them without waiting (a connection to the instance that
+is there, a transport that is closed) takes as much again and more, and is everybody's work."""
+
+LEAST_S: Final = 0.0002
+"""Of a turn, however short it was: one of them goes in at least."""
+
+
+class Crowd:
+    """Lets steps that may be many into the loop's turns."""
+
+    def __init__(
+        self,
+        soon: Callable[[Callable[[], None]], object],
+        exact: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`soon` calls back in the loop's next turn; `exact` is a clock that always moves."""
+        self._soon = soon
+        self._exact = exact
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._come = 0
+        """In this turn."""
+        self._left_at = 0.0
+
+    def enter(self, step: Callable[[], None], wait: Callable[[], None] | None = None) -> None:
+        """Take a step: at once while few come, else when it is its turn, in the order in which they came.
+
+        `wait` is called at once when it has to wait.
+        """
+        if not self._come:
+            self._soon(self._turned)
+        self._come += 1
+        waiting = self._waiting
+        if self._come <= MOST_AT_ONCE and not waiting:
+            step()
+            return
+        if not waiting:
+            self._left_at = self._exact()
+            self._soon(self._let_in)
+        waiting.append(step)
+        if wait is not None:
+            wait()
+
+    def _turned(self) -> None:
+        self._come = 0
+
+    def _let_in(self) -> None:
+        began = self._exact()
+        until = began + max(LEAST_S, SHARE * (began - self._left_at))
+        waiting = self._waiting
+        try:
+            while waiting:
+                waiting.popleft()()
+                if self._exact() >= until:
+                    break
+        finally:  # whatever became of one, those behind it have their turn
+            self._left_at = self._exact()
+            if waiting:
+                self._soon(self._let_in)
+
+
+class Entrant(asyncio.Protocol):
+    """The protocol of a connection whose first bytes have to wait for their turn."""
+
+    deadline: float
+    """On the loop's clock; `math.inf` while they wait, for they have come in time."""
+
+
+class Newcomer(asyncio.Protocol):
+    """Stands in for the protocol of a connection until the first bytes on it have their turn.
+
+    What comes while they wait is kept. Not to read meanwhile would take six system calls for each of a crowd,
+    and hardly anybody says more before there is an answer: only who does is not read any more.
+    """
+
+    __slots__ = ("_crowd", "_data", "_deadline", "_entrant", "_has_ended", "_transport")
+
+    def __init__(self, crowd: Crowd, transport: asyncio.Transport, entrant: Entrant) -> None:
+        """Take the connection over; `entrant` gets it back with the first bytes, or with its end."""
+        self._crowd = crowd
+        self._transport = transport
+        self._entrant = entrant
+        self._deadline = math.inf
+        self._data = b""
+        self._has_ended = False
+        transport.set_protocol(self)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._data:
+            self._data += data
+            self._transport.pause_reading()
+        else:
+            self._data = data
+            self._crowd.enter(self._enter, self._wait)
+
+    @override
+    def eof_received(self) -> bool | None:
+        if self._data:
+            self._has_ended = True
+            return True  # what becomes of it is said when it is its turn
+        self._transport.set_protocol(self._entrant)
+        return self._entrant.eof_received()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._data = b""
+        self._entrant.connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        self._entrant.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        self._entrant.resume_writing()
+
+    def _wait(self) -> None:
+        self._deadline, self._entrant.deadline = self._entrant.deadline, math.inf
+
+    def _enter(self) -> None:
+        data, self._data = self._data, b""
+        if not data:
+            return  # it has gone meanwhile
+        transport, entrant = self._transport, self._entrant
+        transport.set_protocol(entrant)
+        if self._deadline != math.inf:
+            entrant.deadline = self._deadline
+            transport.resume_reading()
+        entrant.data_received(data)
+        if self._has_ended:
+            protocol = cast("asyncio.Protocol", transport.get_protocol())  # a tunnel may have taken it over
+            if not (transport.is_closing() or protocol.eof_received()):
+                transport.close()
