@@ -761,7 +761,17 @@ class TestWebSockets:
             talk.instance_closes()
             assert b"" == talk._to_client
             talk.the_crowd_has_gone()
-            talk.client_gets("HTTP/1.1 403 Forbidden", "connection: close", "", "no")
+            talk.client_gets(
+                "HTTP/1.1 403 Forbidden",
+                "transfer-encoding: chunked",
+                "connection: close",
+                "",
+                "2",
+                "no",
+                "0",
+                "",
+                "",
+            )
             assert talk.exchange.error is None
 
     def test_an_instance_may_be_lost_in_a_crowd(self) -> None:
