@@ -18,7 +18,7 @@ from typing import Final, cast, override
 MOST_AT_ONCE: Final = 8
 """So many in one turn of the loop need not wait: it takes about a millisecond with them."""
 
-SHARE: Final = 0.25
+SHARE: Final = 0.125
 """Of a turn's time, for those who wait. What comes of them without waiting (a connection to the instance that
 is there, a transport that is closed) takes as much again and more, and is everybody's work."""
 
