@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Final
 
-from visa_jupyter_proxy import __version__, logs
+from visa_jupyter_proxy import __version__, garbage, logs
 from visa_jupyter_proxy.control.admin.listener import AdminPortBusy
 from visa_jupyter_proxy.control.admin.listener import bind as bind_admin
 from visa_jupyter_proxy.control.caller import Answer, Asks, Reply
@@ -133,6 +133,7 @@ class Control:
 
     async def _serve(self) -> None:
         """Return when it is time to stop."""
+        garbage.settle()
         self._service_manager.ready("serving")
         if self._reloads_later:
             self._hung_up()

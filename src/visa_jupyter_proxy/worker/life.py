@@ -1,11 +1,9 @@
 """The life of a worker process: what control says, from the first message to the last."""
 
 import asyncio
-import gc
 import socket
-from typing import Final
 
-from visa_jupyter_proxy import logs, state
+from visa_jupyter_proxy import garbage, logs, state
 from visa_jupyter_proxy.mailbox import (
     Drain,
     EndTunnels,
@@ -22,11 +20,6 @@ from visa_jupyter_proxy.mailbox import (
 from visa_jupyter_proxy.tally import Place, Tally
 from visa_jupyter_proxy.worker.sockets.admission import make_room_for_descriptors
 from visa_jupyter_proxy.worker.worker import Worker
-
-_MANY_OBJECTS: Final = (10_000, 100, 100)
-"""Containers made, and not yet freed, before the garbage collector looks for cycles (Python's own: 2 000).
-A request leaves none behind; with a thousand under way it looked all the time, for 4 to 10 % of the work.
-With 50 000 it took 10 to 25 ms at a time, thrice while 5 000 tunnels were opened: others waited."""
 
 
 class _Life:
@@ -51,8 +44,7 @@ class _Life:
             self._worker = Worker(start, listener, mailbox, place)
             if self._reload is not None:
                 _reload(self._worker, self._reload)
-            gc.freeze()  # what stands now stands to the end: nobody need look at it
-            gc.set_threshold(*_MANY_OBJECTS)
+            garbage.settle()
             await self._worker.run()
         await mailbox.close()
 
