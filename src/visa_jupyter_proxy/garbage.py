@@ -16,7 +16,7 @@ a thousand requests under way it looked all the time, for 4 to 10 % of the work.
 def settle() -> None:
     """Call it once, when all that stands to the end is there: it is never looked at again.
 
-    In control, which has a library for every errand, it took three fifths of the CPU time while sessions were
+    In control, which has a library for every errand, it took a twelfth of the CPU time while sessions were
     opened.
     """
     gc.collect()
