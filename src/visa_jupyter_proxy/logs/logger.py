@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Final, TextIO, override
@@ -12,7 +13,28 @@ from visa_jupyter_proxy.logs import lines
 from visa_jupyter_proxy.logs.lines import SEVERITY
 from visa_jupyter_proxy.logs.syslog_udp import SyslogHost
 
+_SECOND: Final = len("2026-01-01T00:00:00")
+
 EMERG, ALERT, CRIT, ERROR, WARNING, NOTICE, INFO, DEBUG = range(8)
+
+
+class _Clock:
+    """Writes the time, as RFC 3339 has it.
+
+    Of a second it is written once, without its milliseconds: a line of the log took a third longer.
+    """
+
+    def __init__(self, zone: tzinfo | None) -> None:
+        self._zone = zone
+        self._second = -1
+        self._before = self._behind = ""
+
+    def now(self) -> str:
+        second, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+        if second != self._second:
+            text = datetime.fromtimestamp(second, UTC).astimezone(self._zone).isoformat()
+            self._second, self._before, self._behind = second, text[:_SECOND], text[_SECOND:]
+        return f"{self._before}.{milliseconds:03}{self._behind}"
 
 
 class _Output:
@@ -20,7 +42,7 @@ class _Output:
 
     def __init__(self) -> None:
         self.threshold = INFO
-        self.zone: tzinfo | None = None
+        self.clock = _Clock(None)
         self.syslog: SyslogHost | None = None
         self._stream: TextIO | None = None
         self._descriptor: int | None = None
@@ -73,11 +95,11 @@ def _descriptor(stream: TextIO) -> int | None:
 
 def _complete(level: str, event: str, fields: Mapping[str, object]) -> lines.Fields:
     """Put first what every line has, and make text of an exception: whole for the severe levels."""
-    timestamp = datetime.now(UTC).astimezone(_output.zone).isoformat(timespec="milliseconds")
-    line = {"timestamp": timestamp, "level": level, "event": event, **fields}
-    exception = lines.exception_text(line.pop("exc_info", None), whole=SEVERITY[level] <= ERROR)
-    if exception is not None:
-        line["exception"] = exception
+    line = {"timestamp": _output.clock.now(), "level": level, "event": event, **fields}
+    if "exc_info" in line:
+        exception = lines.exception_text(line.pop("exc_info"), whole=SEVERITY[level] <= ERROR)
+        if exception is not None:
+            line["exception"] = exception
     return line
 
 
@@ -168,7 +190,7 @@ def configure(
     if _output.syslog is not None:
         _output.syslog.close()
     _output.threshold = SEVERITY[level]
-    _output.zone = None if timezone is None else ZoneInfo(timezone)
+    _output.clock = _Clock(None if timezone is None else ZoneInfo(timezone))
     _output.to(sys.stderr if stream is None else stream)
     _output.syslog = None
     if syslog_host and syslog_port and syslog_app_name:
