@@ -61,9 +61,9 @@ bench-check: .venv/dev.stamp  ## Fail when we cost more than a tenth more than c
 bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, connection, ws, ws64k, kernel, open or openkernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
 
-bench-crowd: .venv/dev.stamp  ## Measure what requests wait while SESSIONS=5000 kernel channels are opened at once (CPUS=apart or shared, ROUNDS=2)
+bench-crowd: .venv/dev.stamp  ## Measure what requests wait while SESSIONS=5000 kernel channels are opened at once (CPUS=apart or shared, ROUNDS=2, WORKERS=1)
 	@$(BIN)/python -m benchmarks.crowd $(addprefix --sessions ,$(SESSIONS)) $(addprefix --cpus ,$(CPUS)) \
-	  $(addprefix --rounds ,$(ROUNDS))
+	  $(addprefix --rounds ,$(ROUNDS)) $(addprefix --workers ,$(WORKERS))
 
 # Not that of the board, which wants an hour of company.
 picture: .venv/dev.stamp chromium  ## Take the pictures of README and docs anew

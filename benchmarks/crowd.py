@@ -1,6 +1,6 @@
 """5 000 notebook sessions opened at once: all are recorded, and who asks for something else does not notice.
 
-    python -m benchmarks.crowd [--sessions 5000] [--together 5000] [--rounds 2] [--cpus free]
+    python -m benchmarks.crowd [--sessions 5000] [--together 5000] [--rounds 2] [--cpus free] [--workers 1]
     make bench-crowd CPUS=apart
 
 A few browsers ask for a small answer at a fixed pace, on connections of their own. What they wait is
@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument(
         "--cpus", choices=("free", "apart", "shared"), default="free", help="who may use which CPU"
     )
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     placed = options.cpus != "free"
     load_cpus = _load_cpus() if placed else None
@@ -222,7 +223,7 @@ def main() -> None:
     try:
         with (
             running_world(folder, proxy_cpu=None, load_cpus=load_cpus, first=placed) as world,
-            ours(world) as proxy,
+            ours(world, WORKERS=str(options.workers)) as proxy,
         ):
             if placed:
                 _place(proxy, options.cpus)

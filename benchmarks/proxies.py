@@ -41,17 +41,17 @@ class Running:
 
 
 @contextmanager
-def ours(world: World) -> Iterator[Running]:
-    """Run ours: one worker, default settings."""
+def ours(world: World, **settings: str) -> Iterator[Running]:
+    """Run ours: one worker, default settings but for those that are given."""
     port = free_port()
     command = [sys.executable, "-P", "-m", "visa_jupyter_proxy", "serve"]
-    with _running(world, "ours", command, port, our_environment(world, port)) as running:
+    with _running(world, "ours", command, port, our_environment(world, port, **settings)) as running:
         yield running
 
 
-def our_environment(world: World, port: int) -> dict[str, str]:
+def our_environment(world: World, port: int, **more: str) -> dict[str, str]:
     """Make the environment that an operator would set; our instances are at loopback addresses."""
-    settings = {
+    settings = more | {
         "SERVER_HOST": "127.0.0.1",
         "SERVER_PORT": str(port),
         "ADMIN_PORT": "0",
