@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from support.conversation import Wire
 from visa_jupyter_proxy.errors import InstanceTimeout, InstanceUnreachable
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets.sockets import Timed
 from visa_jupyter_proxy.worker.sockets.splice import Splices
-from visa_jupyter_proxy.worker.upstream import Address
+from visa_jupyter_proxy.worker.upstream import Address, Upstream
 
 _CONNECT_S = 5
 _ADDRESS = Address("192.0.2.7", 8888, None)
@@ -108,6 +109,92 @@ class TestDeadline:
             task.cancel()
 
         _run(scenario)
+
+
+class TestIdle:
+    """How many idle connections are kept, where there is room for two of them beside those of clients."""
+
+    def test_few_clients(self) -> None:
+        """The oldest has to go for a third one."""
+
+        async def scenario(pool: Pool) -> None:
+            wires = _kept(pool, 3)
+            assert [True, False, False] == [wire.closing for wire in wires]
+
+        _run_with_room_for_two(scenario, clients=[1])
+
+    def test_many_clients(self) -> None:
+        """Who has none in use lends his part of the descriptors: there may be as many as clients."""
+
+        async def scenario(pool: Pool) -> None:
+            wires = _kept(pool, 4)
+            assert [False] * 4 == [wire.closing for wire in wires]
+            _opened(pool)
+            assert [True, False, False, False] == [wire.closing for wire in wires]
+
+        _run_with_room_for_two(scenario, clients=[4])
+
+    def test_clients_that_leave_take_their_part_along(self) -> None:
+        """Not all at once: for each that is opened one is closed, until there are two."""
+        clients = [4]
+
+        async def scenario(pool: Pool) -> None:
+            _kept(pool, 4)
+            clients[0] = 1
+            idle = []
+            for _ in range(3):
+                _opened(pool)
+                idle.append(pool.idle_count)
+            assert [3, 2, 2] == idle
+
+        _run_with_room_for_two(scenario, clients)
+
+    def test_what_belongs_to_a_tunnel_is_none_of_them(self) -> None:
+        """Neither is its client."""
+
+        async def scenario(pool: Pool) -> None:
+            upstream, _ = _opened(pool)
+            pool.drop(upstream)
+            _kept(pool, 3)
+            assert 3 == pool.idle_count
+
+        _run_with_room_for_two(scenario, clients=[3])
+
+
+def _opened(pool: Pool) -> tuple[Upstream, Wire]:
+    upstream, wire = Upstream(pool, _ADDRESS), Wire()
+    upstream.connection_made(wire)
+    return upstream, wire
+
+
+def _kept(pool: Pool, count: int) -> list[Wire]:
+    """Open so many, and have them kept one after the other."""
+    opened = [_opened(pool) for _ in range(count)]
+    for upstream, _ in opened:
+        pool.keep(upstream)
+    return [wire for _, wire in opened]
+
+
+def _run_with_room_for_two(scenario: Callable[[Pool], Coroutine[Any, Any, None]], clients: list[int]) -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        hangups = Hangups(loop)
+        pool = Pool(
+            loop,
+            set(),
+            hangups,
+            Splices(loop, 0),
+            connect_timeout_s=_CONNECT_S,
+            response_timeout_s=1,
+            most_idle=2,
+            clients=lambda: clients[0],
+        )
+        try:
+            await scenario(pool)
+        finally:
+            hangups.close()
+
+    asyncio.run(run())
 
 
 def test_why_an_instance_is_unreachable_is_said_in_words() -> None:

@@ -21,7 +21,7 @@ from visa_jupyter_proxy.control.listener import CannotStart, Predecessor, fits, 
 from visa_jupyter_proxy.control.parts import Parts, make_journal
 from visa_jupyter_proxy.control.reloading import Reloading, configure_logs, warn
 from visa_jupyter_proxy.control.service_manager import ServiceManager
-from visa_jupyter_proxy.control.spawner import Spawner, give_way
+from visa_jupyter_proxy.control.spawner import Spawner, give_way, take_all_descriptors
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.settings import Settings
 
@@ -74,6 +74,7 @@ class Control:
         settings = self._settings
         spawner = Spawner()
         give_way()
+        take_all_descriptors()
         self._catch_signals()
         journal = make_journal(settings)
         predecessor = Predecessor.find(settings.storage_dir) if self._take_over else None

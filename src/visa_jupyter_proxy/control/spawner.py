@@ -8,6 +8,7 @@ workers are started from a thread of their own, made before control's was raised
 
 import asyncio
 import os
+import resource
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -76,3 +77,16 @@ def give_way() -> None:
         os.nice(NICENESS)
     except OSError as error:
         logs.get().warning("control cannot give way to workers", error=error.strerror)
+
+
+def take_all_descriptors() -> None:
+    """Have as many descriptors as this process may, and all that it starts.
+
+    What most systems give a process without asking (1 024) is for programs that use select(2), and enough for
+    some 400 clients.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:  # more than the kernel gives anybody by now (fs.nr_open)
+        logs.get().warning("the limit of descriptors stays as it is", descriptors=soft, error=str(error))

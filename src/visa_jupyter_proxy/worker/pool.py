@@ -69,8 +69,14 @@ class Pool:
         connect_timeout_s: float,
         response_timeout_s: float,
         most_idle: int | None = None,
+        clients: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Keep `most_idle` at most, of all instances together; None is what the file descriptors allow."""
+        """Keep `most_idle` idle ones, of all instances together; None is what the file descriptors allow.
+
+        More are kept as long as there are no more connections to instances than `clients` without a tunnel:
+        for each of those a descriptor is held back, and he needs none while he asks for nothing. With 8 000
+        clients and room for 2 500, 5 500 connections were closed after each answer, and opened anew.
+        """
         self.connections = connections
         """Every open connection, and every one that is being opened, for the worker's tick."""
         self.hangups = hangups
@@ -86,6 +92,9 @@ class Pool:
         self._kept: dict[Upstream, None] = {}
         """All that are idle, in the order in which they became so."""
         self._most_idle = idle_connections_that_descriptors_allow() if most_idle is None else most_idle
+        self._clients = clients
+        self._upstreams: set[Upstream] = set()
+        """All that are open and belong to no tunnel."""
         self._closed = False
         self.reuses = 0
         """How often an idle connection was taken."""
@@ -154,15 +163,26 @@ class Pool:
         upstream.deadline = upstream.used_at + min(IDLE_S, upstream.idle_s)
         self._idle.setdefault(upstream.address, {})[upstream] = None
         self._kept[upstream] = None
-        if len(self._kept) > self._most_idle:
+        self._make_room()
+
+    def made(self, upstream: Upstream) -> None:
+        """Know a connection that has just been opened."""
+        self.connections.add(upstream)
+        self._upstreams.add(upstream)
+        self._make_room()
+
+    def drop(self, upstream: Upstream) -> None:
+        """Forget a connection that is over, or belongs to a tunnel from now on."""
+        self.connections.discard(upstream)
+        self._upstreams.discard(upstream)
+        self._take_out(upstream)
+
+    def _make_room(self) -> None:
+        """Close the oldest idle one if there are too many: of one more than before."""
+        if len(self._kept) > self._most_idle and len(self._upstreams) > self._clients():
             oldest = next(iter(self._kept))
             self._take_out(oldest)
             oldest.abort()
-
-    def drop(self, upstream: Upstream) -> None:
-        """Forget a connection that is over."""
-        self.connections.discard(upstream)
-        self._take_out(upstream)
 
     def _take_out(self, upstream: Upstream) -> None:
         self._kept.pop(upstream, None)

@@ -12,7 +12,7 @@ from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.http.bodies import Piece
 from visa_jupyter_proxy.worker.pages import Answer
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
-from visa_jupyter_proxy.worker.sockets.sockets import Timed, Transport
+from visa_jupyter_proxy.worker.sockets.sockets import Transport
 from visa_jupyter_proxy.worker.sockets.splice import Sink, Splices
 
 
@@ -95,8 +95,6 @@ class UpstreamPort(Protocol):
 class PoolPort[Upstream](Protocol):
     """What an instance's connection needs of the pool it comes from."""
 
-    connections: set[Timed]
-    """Every open connection, for the worker's tick."""
     hangups: Hangups
     """Reports resets while reading is paused."""
     splices: Splices
@@ -115,5 +113,8 @@ class PoolPort[Upstream](Protocol):
     def keep(self, upstream: Upstream) -> None:
         """Take back a connection on which a response has just ended."""
 
+    def made(self, upstream: Upstream) -> None:
+        """Know a connection that has just been opened."""
+
     def drop(self, upstream: Upstream) -> None:
-        """Forget a connection that is over."""
+        """Forget a connection that is over, or belongs to a tunnel from now on."""

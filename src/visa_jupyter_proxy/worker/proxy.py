@@ -92,7 +92,9 @@ class Proxy:
         """Another one where spans are made (`tracing`)."""
         self._request_id_prefix = secrets.token_hex(5).encode()
         self._requests = itertools.count(1)
-        self._tunnels = itertools.count(1)
+        self._notebooks = itertools.count(1)
+        self._tunnels = 0
+        """How many are open."""
         self.tick()
 
     def use(self, settings: WorkerSettings, routes: Sequence[Route]) -> None:
@@ -244,6 +246,11 @@ class Proxy:
 
     # --- asked by downstream, and by tunnels -----------------------------------------------
 
+    @property
+    def clients(self) -> int:
+        """How many are connected and have no tunnel."""
+        return self.admission.count - self._tunnels
+
     def client(self, peer: str, request: Request) -> Client:
         """Return who the client is, as far as `peer` may say so."""
         return self._trusted_proxies.client(peer, request)
@@ -274,13 +281,14 @@ class Proxy:
         match, grant = exchange.match, exchange.grant
         assert match is not None  # noqa: S101 -- an exchange that became a tunnel has both
         assert grant is not None  # noqa: S101 -- likewise
+        self._tunnels += 1
         self._counts.tunnel_opened(exchange)
         token = exchange.request.credentials.token.text
         self._holdings.opened(grant, token)
         notebook = notebook_key(match)
         if notebook is None:
             return origin(exchange, match, grant, peer, notebook=None)
-        number = next(self._tunnels)
+        number = next(self._notebooks)
         self._tell(
             TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
         )
@@ -289,6 +297,7 @@ class Proxy:
     def tunnel_ended(self, tunnel: Tunnel) -> None:
         """Record what became of a tunnel, and tell control of a notebook's."""
         now = self.now()
+        self._tunnels -= 1
         self.admission.leave(tunnel.origin.peer)
         self._holdings.ended(tunnel.origin.user, tunnel.origin.instance_id)
         log_tunnel(self._access_log, tunnel, now)

@@ -135,7 +135,7 @@ class Upstream(Entrant):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop derives its own from nothing
         self.deadline = self._pool.now() + _CLAIM_S
-        self._pool.connections.add(self)
+        self._pool.made(self)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -285,7 +285,7 @@ class Upstream(Entrant):
         if exchange is not None and exchange.is_tunnel and self.transport is not None:
             transport, self.transport, self._exchange = self.transport, None, None
             self._reader = None
-            self._pool.connections.discard(self)
+            self._pool.drop(self)
             self._pool.hangups.forget(self._watched)
             exchange.open_tunnel(transport, reader.leftover)
         elif exchange is None and not reader.leftover and self._is_clear and self._may_idle:

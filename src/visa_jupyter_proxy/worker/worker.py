@@ -100,6 +100,7 @@ class Worker:
             self._splices,
             connect_timeout_s=settings.connect_timeout_s,
             response_timeout_s=settings.response_timeout_s,
+            clients=lambda: self._proxy.clients,
         )
         admission = Admission(
             settings.max_connections,
