@@ -63,6 +63,7 @@ class Connection:
         self._worker = worker
         self.wire = wire
         self.downstream = Downstream(worker.proxy)
+        wire.set_protocol(self.downstream)
         self.downstream.connection_made(wire)
 
     def sends(self, data: bytes) -> None:
@@ -111,6 +112,7 @@ class Client(Connection):
             admission=admission,
             counts=Counts([JUPYTER]),
             tell=lambda _: None,
+            told=lambda: None,
         )
         self.now = 1000.0
         self.proxy.now = lambda: self.now
@@ -412,6 +414,7 @@ class TestClientsThatDoNotRead:
         def test(client: Client) -> None:
             client_of.append(client)
             client.wire = Filling()
+            client.wire.set_protocol(client.downstream)
             client.downstream.connection_made(client.wire)
             client.sends(_NOT_FOUND * 100)
             assert (10, False) == (client.answers, client.wire.reading)

@@ -207,6 +207,30 @@ def test_two_messages_cut_at_every_byte_of_the_first(first: int) -> None:
     assert [Ping(number=1), Ready()] == end.received
 
 
+def test_what_is_sent_in_one_turn_goes_together() -> None:
+    """At its end, which wakes the other process once; `flush` does not wait for it."""
+
+    async def test(ours: socket.socket, theirs: socket.socket) -> None:
+        near = await End().open(ours)
+        first, second = Ping(number=1), Pong(number=2)
+        near.send(first)
+        near.send(second)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1000)
+        near.flush()
+        assert _bytes(first, second) == theirs.recv(1000)
+        near.send(first)
+        near.send(second)
+        loop = asyncio.get_running_loop()
+        assert _bytes(first, second) == await loop.sock_recv(theirs, 1000)
+        near.send(second)
+        closing = asyncio.ensure_future(near.close())
+        assert _bytes(second) == await loop.sock_recv(theirs, 1000)
+        await closing
+
+    _run(test)
+
+
 def test_a_message_larger_than_the_pipe_arrives() -> None:
     """Sending never waits: what does not fit is queued."""
 

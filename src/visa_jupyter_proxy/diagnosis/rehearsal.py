@@ -153,6 +153,7 @@ class _Proxy(Proxy):
             admission=Admission(0, 0, pause=_nothing, resume=_nothing),
             counts=Counts(routes),
             tell=_tell_nobody,
+            told=_nothing,
         )
         self._outcome = outcome
         self.is_done = asyncio.Event()

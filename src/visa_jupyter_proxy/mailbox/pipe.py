@@ -36,6 +36,8 @@ class Mailbox(asyncio.Protocol):
         self._lost = lost
         self._transport: asyncio.WriteTransport | None = None
         self._buffer = bytearray()
+        self._outgoing = bytearray()
+        """Sent, and not written yet."""
         self._closed = asyncio.Event()
 
     @classmethod
@@ -49,14 +51,27 @@ class Mailbox(asyncio.Protocol):
         return mailbox
 
     def send(self, message: Message) -> None:
-        """Send without waiting; dropped when the other process is gone (`lost` has said so)."""
+        """Send without waiting; dropped when the other process is gone (`lost` has said so).
+
+        What is sent in one turn of the loop is written at its end, all at once: that wakes the other process
+        once. `flush` does not wait for it.
+        """
         if self._transport is not None:
+            if not self._outgoing:
+                asyncio.get_running_loop().call_soon(self.flush)
             body = _encoder.encode(message)
-            self._transport.write(len(body).to_bytes(_LENGTH, "big") + body)
+            self._outgoing += len(body).to_bytes(_LENGTH, "big") + body
+
+    def flush(self) -> None:
+        """Write what has been sent: this process may end now, and the other one will read it all the same."""
+        if self._transport is not None and self._outgoing:
+            self._transport.write(bytes(self._outgoing))
+            self._outgoing.clear()
 
     async def close(self) -> None:
         """Close after what was sent has been written, or when the other process is gone."""
         if self._transport is not None:
+            self.flush()
             self._transport.close()
         await self._closed.wait()
 

@@ -42,24 +42,26 @@ class Crowd:
         """In this turn."""
         self._left_at = 0.0
 
-    def enter(self, step: Callable[[], None], wait: Callable[[], None] | None = None) -> None:
-        """Take a step: at once while few come, else when it is its turn, in the order in which they came.
-
-        `wait` is called at once when it has to wait.
-        """
+    def may_enter(self) -> bool:
+        """Count one more in this turn, and say whether it may go on at once; if not, it has to `wait`."""
         if not self._come:
             self._soon(self._turned)
         self._come += 1
-        waiting = self._waiting
-        if self._come <= MOST_AT_ONCE and not waiting:
-            step()
-            return
-        if not waiting:
+        return self._come <= MOST_AT_ONCE and not self._waiting
+
+    def wait(self, step: Callable[[], None]) -> None:
+        """Take a step when it is its turn, in the order in which they came."""
+        if not self._waiting:
             self._left_at = self._exact()
             self._soon(self._let_in)
-        waiting.append(step)
-        if wait is not None:
-            wait()
+        self._waiting.append(step)
+
+    def enter(self, step: Callable[[], None]) -> None:
+        """Take a step, at once if that may be."""
+        if self.may_enter():
+            step()
+        else:
+            self.wait(step)
 
     def _turned(self) -> None:
         self._come = 0
@@ -87,40 +89,33 @@ class Entrant(asyncio.Protocol):
 
 
 class Newcomer(asyncio.Protocol):
-    """Stands in for the protocol of a connection until the first bytes on it have their turn.
+    """Stands in for the protocol of a connection whose first bytes wait for their turn.
 
-    What comes while they wait is kept. Not to read meanwhile would take six system calls for each of a crowd,
-    and hardly anybody says more before there is an answer: only who does is not read any more.
+    What comes meanwhile is kept. Not to read would take six system calls for each of a crowd, and hardly
+    anybody says more before there is an answer: only who does is not read any more.
     """
 
-    __slots__ = ("_crowd", "_data", "_deadline", "_entrant", "_has_ended", "_transport")
+    __slots__ = ("_data", "_deadline", "_entrant", "_has_ended", "_transport")
 
-    def __init__(self, crowd: Crowd, transport: asyncio.Transport, entrant: Entrant) -> None:
-        """Take the connection over; `entrant` gets it back with the first bytes, or with its end."""
-        self._crowd = crowd
+    def __init__(self, crowd: Crowd, transport: asyncio.Transport, entrant: Entrant, data: bytes) -> None:
+        """Take the connection over; `entrant` gets it back with `data` and what follows, or with its end."""
         self._transport = transport
         self._entrant = entrant
-        self._deadline = math.inf
-        self._data = b""
+        self._data = data
         self._has_ended = False
+        self._deadline, entrant.deadline = entrant.deadline, math.inf
         transport.set_protocol(self)
+        crowd.wait(self._enter)
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._data:
-            self._data += data
-            self._transport.pause_reading()
-        else:
-            self._data = data
-            self._crowd.enter(self._enter, self._wait)
+        self._data += data
+        self._transport.pause_reading()
 
     @override
-    def eof_received(self) -> bool | None:
-        if self._data:
-            self._has_ended = True
-            return True  # what becomes of it is said when it is its turn
-        self._transport.set_protocol(self._entrant)
-        return self._entrant.eof_received()
+    def eof_received(self) -> bool:
+        self._has_ended = True
+        return True  # what becomes of it is said when it is its turn
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -135,19 +130,14 @@ class Newcomer(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._entrant.resume_writing()
 
-    def _wait(self) -> None:
-        self._deadline, self._entrant.deadline = self._entrant.deadline, math.inf
-
     def _enter(self) -> None:
-        data, self._data = self._data, b""
-        if not data:
+        if not self._data:
             return  # it has gone meanwhile
         transport, entrant = self._transport, self._entrant
         transport.set_protocol(entrant)
-        if self._deadline != math.inf:
-            entrant.deadline = self._deadline
-            transport.resume_reading()
-        entrant.data_received(data)
+        entrant.deadline = self._deadline
+        transport.resume_reading()
+        entrant.data_received(self._data)
         if self._has_ended:
             protocol = cast("asyncio.Protocol", transport.get_protocol())  # a tunnel may have taken it over
             if not (transport.is_closing() or protocol.eof_received()):

@@ -66,6 +66,8 @@ class Downstream(Entrant):
         self._holds = 0
         self._full = False
         self._feeding = False
+        self._is_new = True
+        """Nothing has come yet."""
         self._in_head = False
         """A head has begun to arrive, and its deadline is set."""
         self._draining = False
@@ -87,15 +89,18 @@ class Downstream(Entrant):
         self._peer = peer_address(transport)
         self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
         self._proxy.connections.add(self)
-        if self._proxy.admission.enter(self._peer):
-            Newcomer(self._proxy.crowd, self._transport, self)
-        else:
+        if not self._proxy.admission.enter(self._peer):
             self._reset()
 
     @override
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._transport is None:
             return
+        if self._is_new:
+            self._is_new = False
+            if not self._proxy.crowd.may_enter():
+                Newcomer(self._proxy.crowd, self._transport, self, data)
+                return
         self._feeding = True
         try:
             self._reader.feed(data)

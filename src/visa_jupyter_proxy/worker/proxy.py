@@ -68,8 +68,9 @@ class Proxy:
         admission: Admission,
         counts: Counts,
         tell: Callable[[TunnelOpened | TunnelEnded | AccessHeld | AccessReleased], None],
+        told: Callable[[], None],
     ) -> None:
-        """`tell` sends a message to control, and never waits."""
+        """`tell` sends a message to control, and never waits; `told` makes sure that all are on their way."""
         self.use(settings, routes)
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
@@ -87,6 +88,7 @@ class Proxy:
         """Made once: a named tuple takes four times as long to make as to find."""
         self._counts = counts
         self._tell = tell
+        self._told = told
         self._holdings = Holdings(tell)
         self._request_lines: Callable[..., Lines] = request_lines
         """Another one where spans are made (`tracing`)."""
@@ -292,6 +294,7 @@ class Proxy:
         self._tell(
             TunnelOpened(tunnel=number, notebook=notebook, user=grant.user, token=token, at=time.time())
         )
+        self._told()  # before the client is: whatever becomes of this process, his session is in the journal
         return origin(exchange, match, grant, peer, notebook=number)
 
     def tunnel_ended(self, tunnel: Tunnel) -> None:

@@ -54,6 +54,8 @@ class Upstream(Entrant):
         self._exchange: Exchange | None = None
         self._reader: ResponseReader | None = None
         self._response: Response | None = None
+        self._may_be_crowd = False
+        """Whether it has to ask for its turn with what comes next: thousands may open WebSockets at once."""
         self._watched = NOT_WATCHED
         self._aborted = False
         self._arrivals: select.poll | None = None
@@ -83,8 +85,7 @@ class Upstream(Entrant):
         self._exchange = exchange
         self._response = None
         self._reader = ResponseReader(self, exchange.request.method)
-        if exchange.request.websocket and self.transport is not None:
-            Newcomer(self._pool.crowd, self.transport, self)
+        self._may_be_crowd = exchange.request.websocket
 
     # --- called by the exchange ------------------------------------------------------------
 
@@ -143,6 +144,11 @@ class Upstream(Entrant):
         if reader is None or self._exchange is None:
             self.abort()  # nobody asked for this: an idle connection is silent (case 179)
             return
+        if self._may_be_crowd:
+            self._may_be_crowd = False
+            if self.transport is not None and not self._pool.crowd.may_enter():
+                Newcomer(self._pool.crowd, self.transport, self, data)
+                return
         try:
             reader.feed(data)
         except ProxyError as error:

@@ -119,6 +119,7 @@ class Worker:
             admission=admission,
             counts=self._counts,
             tell=mailbox.send,
+            told=mailbox.flush,
         )
         self._ended = loop.create_future()
         self._drain_until = math.inf
