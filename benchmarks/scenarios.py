@@ -100,6 +100,7 @@ def _by_our_client(work: str, connections: int, divisor: int, stage: Stage) -> S
     with Driver.running(stage.world, work, stage.proxy.port, connections) as load:
         load.order(f"ramp {_RAMP * connections}")
         load.order(f"seconds {_WARM_UP_S}")
+        _wait_until_idle(stage.proxy)  # what the warm-up has left behind is not what is measured
         with usage(stage.proxy.child) as used:
             result = load.order(f"seconds {stage.seconds}")
             _wait_until_idle(stage.proxy)
