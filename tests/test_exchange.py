@@ -774,6 +774,20 @@ class TestWebSockets:
             )
             assert talk.exchange.error is None
 
+    def test_a_client_may_leave_in_a_crowd(self) -> None:
+        """Nobody waits for the answer any more, whose connection is closed."""
+        with conversation() as talk:
+            _asks_for_a_websocket(talk)
+            talk.a_crowd_comes()
+            talk.instance(*_SWITCH)
+            talk.client_leaves()
+            assert talk.wire is not None
+            assert talk.wire.closing
+            talk.the_crowd_has_gone()
+            talk.wire.protocol.connection_lost(None)
+            assert not talk.exchange.is_tunnel
+            assert set() == talk.connections
+
     def test_an_instance_may_be_lost_in_a_crowd(self) -> None:
         """Nothing comes of what it has said: it is as if it had not."""
         with conversation() as talk:

@@ -538,6 +538,48 @@ def test_without_an_idle_limit_there_is_no_deadline() -> None:
     talk(conversation)
 
 
+class TestCrowds:
+    """Where many end at once, ends have their turn; who is cut has none any more, and is over at once."""
+
+    def test_cut_while_both_sides_wait(self) -> None:
+        """They have said that they will send no more, and nobody has looked at it."""
+
+        async def conversation(ends: Ends) -> None:
+            _let_nobody_in(ends.worker)
+            for end in (ends.browser, ends.instance):
+                end.writer.close()
+            ends.tunnel.cut()
+            await _until(lambda: ends.worker.ended)
+
+        talk(conversation)
+
+    def test_cut_while_it_waits_to_be_over(self) -> None:
+        """It is taken note of once, also when its turn comes after all."""
+
+        async def conversation(ends: Ends) -> None:
+            tunnel, ended = ends.tunnel, ends.worker.ended
+            turns = _let_nobody_in(ends.worker)
+            reset(cast("asyncio.Transport", ends.browser.writer.transport))
+            await _until(lambda: tunnel.down.lost and tunnel.up.lost)
+            assert [] == ended
+            tunnel.end(1012, "service restart", 2.0)
+            tunnel.cut()
+            assert ([tunnel], None) == (ended, tunnel.ended_for)
+            while turns:
+                turns.pop()()
+            assert [tunnel] == ended
+
+        talk(conversation)
+
+
+def _let_nobody_in(worker: Worker) -> list[Callable[[], None]]:
+    """Have a crowd before all that comes; gives what the loop would call in its next turn."""
+    turns: list[Callable[[], None]] = []
+    worker.crowd = Crowd(turns.append)
+    worker.crowd.wait(lambda: None)
+    return turns
+
+
 class _Forgetful(Worker):
     """A worker that keeps nothing of a tunnel."""
 

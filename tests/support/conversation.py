@@ -136,6 +136,8 @@ class Wire(asyncio.Transport):
 
     @override
     def resume_reading(self) -> None:
+        if self.closing:
+            raise RuntimeError("closed")  # as uvloop's does
         self.reading = True
 
     @override

@@ -131,9 +131,9 @@ class Newcomer(asyncio.Protocol):
         self._entrant.resume_writing()
 
     def _enter(self) -> None:
-        if not self._data:
-            return  # it has gone meanwhile
         transport, entrant = self._transport, self._entrant
+        if not self._data or transport.is_closing():
+            return  # it has gone meanwhile, or will be gone in a moment
         transport.set_protocol(entrant)
         entrant.deadline = self._deadline
         transport.resume_reading()

@@ -78,6 +78,7 @@ class Tunnel:
     __slots__ = (
         "_closing",
         "_farewell",
+        "_is_cut",
         "_owner",
         "_seen",
         "_told",
@@ -118,6 +119,7 @@ class Tunnel:
         self._seen = 0
         self._told = 0
         self._closing = False
+        self._is_cut = False
         self._farewell: Farewell | None = None
         self._owner = owner
 
@@ -186,7 +188,9 @@ class Tunnel:
     def cut(self) -> None:
         """End at once, whatever is queued: there is no time left."""
         if self._is_lost:
+            self._over()
             return
+        self._is_cut = True
         self.ended_for = self.ended_for or RESTARTING
         for side in (self.down, self.up):
             if not side.lost:
@@ -252,7 +256,10 @@ class Tunnel:
             self.error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
         if side.peer.lost:
             self._closing, self.deadline = True, math.inf
-            self._owner.crowd.enter(self._over)
+            if self._is_cut:
+                self._over()  # the worker has no more turns for a crowd
+            else:
+                self._owner.crowd.enter(self._over)
         elif side.was_reset:
             reset(side.peer.transport)
         elif self._farewell is None or not self._farewell.is_last_word:
@@ -265,6 +272,8 @@ class Tunnel:
         return self.down.lost and self.up.lost
 
     def _over(self) -> None:
+        if self not in self._owner.connections:
+            return  # it was cut while this step waited
         self._owner.connections.discard(self)
         self._owner.tunnel_ended(self)
         self.down.let_go()
