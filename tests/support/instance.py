@@ -24,7 +24,7 @@ from typing import Final, Self
 
 from support.client import ConnectionEnded, Message, Reader
 
-_PATIENCE_S: Final = 20.0
+_PATIENCE_S: Final = 60.0
 _addresses = itertools.count(1)
 
 type Script = Callable[["Connection"], None]
