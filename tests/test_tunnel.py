@@ -538,6 +538,25 @@ def test_without_an_idle_limit_there_is_no_deadline() -> None:
     talk(conversation)
 
 
+def test_an_instance_that_resets_while_its_frames_are_counted_ends_the_waiting() -> None:
+    """Nobody counts them to the end: who waited for that in each turn of the loop would wait for ever."""
+
+    async def conversation(ends: Ends) -> None:
+        tunnel, worker = ends.tunnel, ends.worker
+        tunnel.up.data_received(b"\x89\x00" * 30_000)
+        assert tunnel.up.is_behind
+        tunnel.end(1008, "access withdrawn", 2.0)
+        tunnel.up.hung_up()
+        await _until(lambda: worker.ended)
+        await asyncio.sleep(0)
+        turns = worker.turns
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert turns == worker.turns
+
+    talk(conversation)
+
+
 class TestCrowds:
     """Where many end at once, ends have their turn; who is cut has none any more, and is over at once."""
 

@@ -119,7 +119,7 @@ class Farewell:
     def _say(self) -> None:
         """Write the close frame if it may stand here; otherwise wait for what comes, or for the deadline."""
         up = self._up
-        if self._said or self._closes_at is not None:
+        if self._said or self._closes_at is not None or up.lost or self._down.lost:
             return
         if up.is_behind:
             self._soon(self._say)
