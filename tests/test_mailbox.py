@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
+import uvloop
 
 from support.conversation import FILES, JUPYTER
 from visa_jupyter_proxy.mailbox import (
@@ -229,6 +230,27 @@ def test_what_is_sent_in_one_turn_goes_together() -> None:
         await closing
 
     _run(test)
+
+
+@pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_what_was_said_last_is_heard_although_a_write_fails(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A process that has ended is told of by its last messages: their loss would be that of sessions."""
+
+    async def test() -> None:
+        ours, theirs = socket.socketpair()
+        end = End()
+        mailbox = await end.open(ours)
+        theirs.sendall(_bytes(*[Pong(number=number) for number in range(100)]))
+        theirs.close()
+        mailbox.send(Ping(number=1))
+        mailbox.flush()
+        await end.until(lambda: end.losses == 1)
+        assert [Pong(number=number) for number in range(100)] == end.received
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(test())
 
 
 def test_a_message_larger_than_the_pipe_arrives() -> None:
