@@ -788,8 +788,22 @@ class TestWebSockets:
             assert not talk.exchange.is_tunnel
             assert set() == talk.connections
 
+    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
+    def test_an_instance_may_refuse_in_a_crowd_and_be_gone(self, error: Exception | None) -> None:
+        """What it has said is complete: it reaches the client, and the request is not sent again."""
+        with conversation() as talk:
+            _asks_for_a_websocket(talk)
+            talk.a_crowd_comes()
+            talk.instance("HTTP/1.1 403 Forbidden", "Content-Length: 2", "", b"no")
+            assert talk.wire is not None
+            talk.wire.closing = True
+            talk.wire.protocol.connection_lost(error)
+            talk.the_crowd_has_gone()
+            talk.client_gets("HTTP/1.1 403 Forbidden", "content-length: 2", "connection: close", "", "no")
+            assert talk.exchange.error is None
+
     def test_an_instance_may_be_lost_in_a_crowd(self) -> None:
-        """Nothing comes of what it has said: it is as if it had not."""
+        """There is no tunnel to it: it is as if it had not answered."""
         with conversation() as talk:
             _asks_for_a_websocket(talk)
             talk.a_crowd_comes()

@@ -86,6 +86,8 @@ class Entrant(asyncio.Protocol):
 
     deadline: float
     """On the loop's clock; `math.inf` while they wait, for they have come in time."""
+    kept = b""
+    """What had come when the connection was lost before it was its turn."""
 
 
 class Newcomer(asyncio.Protocol):
@@ -115,11 +117,11 @@ class Newcomer(asyncio.Protocol):
     @override
     def eof_received(self) -> bool:
         self._has_ended = True
-        return True  # what becomes of it is said when it is its turn
+        return self._transport.can_write_eof()  # what becomes of it is said when it is its turn
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._data = b""
+        self._entrant.kept, self._data = self._data, b""
         self._entrant.connection_lost(exc)
 
     @override

@@ -73,7 +73,7 @@ class Side(asyncio.Protocol):
     @override
     def eof_received(self) -> bool:
         self._tunnel.in_turn(self._end)
-        return True
+        return self.transport.can_write_eof()  # what is half-closed stays open; TLS cannot be
 
     @override
     def pause_writing(self) -> None:
