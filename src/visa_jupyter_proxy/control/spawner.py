@@ -4,6 +4,8 @@ Control gives way to workers: what it does for the journal, for VISA or for some
 is never worth a moment of a proxied byte, and where all CPUs are busy it would take some. Linux has a nice
 value for every thread, which is passed on to what the thread starts, and which only root may lower again. So
 workers are started from a thread of their own, made before control's was raised.
+
+What else a process hands on to those that it starts is arranged here too: how many descriptors they may have.
 """
 
 import asyncio
