@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -9,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from support.records import a_life, a_progress, an_ended, an_opened, journal_in
 from support.sessions import TOKEN, key
 from support.storage import Storage
-from visa_jupyter_proxy.control.journal import endings, under_way
+from visa_jupyter_proxy.control.journal import Journal, endings, under_way
 from visa_jupyter_proxy.control.journal import postgres as postgres_engine
 from visa_jupyter_proxy.control.journal.backlog import Backlog
 from visa_jupyter_proxy.control.journal.endings import Ending
@@ -227,6 +229,34 @@ class TestWriting:
 
         asyncio.run(main())
         assert [(12_000,)] == storage.rows("SELECT count(*) FROM sessions WHERE closed_at IS NOT NULL")
+
+    def test_a_session_that_is_come_back_to_all_day_costs_no_more(self, tmp_path: Path) -> None:
+        """Nothing is read of its connections that have ended (counted in SQLite's own steps)."""
+
+        async def steps(journal: Journal, number: int) -> int:
+            """Count those of one more connection that comes and goes, while the first one stays."""
+            counted: Counter[str] = Counter()
+
+            def count(connection: Connection) -> None:
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                driver.set_progress_handler(lambda: counted.update(["step"]), 1)
+
+            await journal.transact(count)
+            await journal.write("me", [an_opened(number, 0)])
+            await journal.write("me", [an_ended(number, 0)])
+            return counted.total()
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                await journal.write("me", [an_opened(0, 0)])
+                few = await steps(journal, 1)
+                many = range(2, 1000)
+                await journal.write("me", [an_opened(number, 0) for number in many])
+                await journal.write("me", [an_ended(number, 0) for number in many])
+                assert await steps(journal, 1000) < 2 * few
+
+        asyncio.run(main())
 
 
 class TestEndings:

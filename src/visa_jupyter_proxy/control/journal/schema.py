@@ -116,7 +116,8 @@ connections: Final = Table(
     Column("ended_at", _TIME),
     Column("reason", Text),
     *_figures(),
-    Index("connections_session", "session"),
+    # Those that carry a session are few; a browser that comes back all day leaves thousands that have ended.
+    Index("connections_of_session", "session", "ended_at"),
     Index(
         "connections_open",
         "owner",

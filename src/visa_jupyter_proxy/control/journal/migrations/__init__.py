@@ -1,8 +1,9 @@
 """Brings the journal's schema up to date, with alembic, inside the caller's transaction.
 
 That transaction is the only one that writes (BEGIN IMMEDIATE, or an advisory lock), so one process
-migrates while all others wait. Migrations only add, so that the version before this one works on the
-schema of this one, and an upgrade can be undone by going back to the old program.
+migrates while all others wait. Migrations only add, or put one index in another's place, so that the
+version before this one works on the schema of this one, and an upgrade can be undone by going back to the
+old program.
 """
 
 import time
