@@ -1,5 +1,8 @@
 """What the ledger makes of what workers say."""
 
+import sys
+from types import FrameType
+
 import pytest
 
 from visa_jupyter_proxy.control.journal.records import Ended, Progressed
@@ -34,3 +37,27 @@ def test_interaction_is_while_a_connection_is_there(
     assert isinstance(ended, Ended)
     assert ended.traffic is not None
     assert expected == (ended.traffic.first_interaction_at, ended.traffic.last_interaction_at)
+
+
+def test_a_session_of_thousands_of_connections_ends_in_any_order() -> None:
+    """The end of one costs what it always costs, whether it was opened first or last (in Python's calls)."""
+
+    def calls(connections: int) -> int:
+        """Count those of ending the newest of so many connections of one session."""
+        ledger = Ledger()
+        for number in range(connections):
+            ledger.opened(1, TunnelOpened(tunnel=number, notebook=_KEY, user="anna", token="t", at=100.0))
+        counted = 0
+
+        def count(_frame: FrameType, event: str, _argument: object) -> None:
+            nonlocal counted
+            counted += event == "call"
+
+        sys.setprofile(count)
+        try:
+            ledger.ended(1, TunnelEnded(connections - 1, "x", 101.0, None), 1.0)
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    assert calls(2) == calls(2000)

@@ -7,6 +7,7 @@ once, so a session has connections, or one that lingers, never both.
 `now` is a monotonic clock, `at` is Unix time; both in seconds.
 """
 
+from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import NotebookKey, Traffic, TunnelEnded, TunnelOpened, TunnelProgressed
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Connection:
     id: str
     worker: int
@@ -52,8 +53,10 @@ class Ledger:
         """`linger_s` is how long a connection that is over carries its session on."""
         self._linger_s = linger_s
         self._connections: dict[tuple[int, int], _Connection] = {}
-        self._carried: dict[NotebookKey, list[_Connection]] = {}
-        self._lingering: dict[NotebookKey, _Connection] = {}
+        self._carried: dict[NotebookKey, dict[_Connection, None]] = {}
+        """In the order of their opening; one session may have thousands, and they end in any order."""
+        # A dict whose first ones go steps over all that have gone, whenever it is asked for its first.
+        self._lingering: OrderedDict[NotebookKey, _Connection] = OrderedDict()
         """In the order of their lapsing."""
 
     def __len__(self) -> int:
@@ -71,7 +74,7 @@ class Ledger:
         if (worker, message.tunnel) in self._connections:
             return None
         key = _storable_key(message.notebook)
-        carriers = self._carried.setdefault(key, [])
+        carriers = self._carried.setdefault(key, {})
         connection = _Connection(
             id=new_id(),
             worker=worker,
@@ -85,7 +88,7 @@ class Ledger:
         records: list[Record] = [_opened(connection, first=not carriers and left is None)]
         if left is not None:
             records.append(_ended(left, last=False))
-        carriers.append(connection)
+        carriers[connection] = None
         self._connections[worker, message.tunnel] = connection
         return records
 
@@ -134,8 +137,9 @@ class Ledger:
 
     def token(self, key: NotebookKey) -> str | None:
         """Give the newest token with which a connection of this session was opened."""
-        carriers = self._carried.get(key) or [one for one in [self._lingering.get(key)] if one is not None]
-        return carriers[-1].token if carriers else None
+        carriers = self._carried.get(key)
+        newest = next(reversed(carriers)) if carriers else self._lingering.get(key)
+        return None if newest is None else newest.token
 
     def declare(self, *, but: Collection[str], anew: bool) -> list[Record]:
         """Make the records of all connections that carry a session again, except those in `but`.
@@ -145,9 +149,10 @@ class Ledger:
         to be reported.
         """
         if anew:
-            self._lingering = {key: one for key, one in self._lingering.items() if one.id in but}
+            for key in [key for key, one in self._lingering.items() if one.id not in but]:
+                del self._lingering[key]
         records: list[Record] = []
-        for carriers in [*self._carried.values(), *([one] for one in self._lingering.values())]:
+        for carriers in [*map(list, self._carried.values()), *([one] for one in self._lingering.values())]:
             declared = [connection for connection in carriers if connection.id not in but]
             for connection in declared:
                 if anew:
@@ -162,7 +167,7 @@ class Ledger:
         key = connection.key
         del self._connections[connection.worker, connection.tunnel]
         carriers = self._carried[key]
-        carriers.remove(connection)
+        del carriers[connection]
         # Clocks are set back; a connection that ends before it begins helps nobody.
         connection.left_at, connection.reason = max(at, connection.opened_at), storable(reason)
         if carriers:
