@@ -55,7 +55,7 @@ def test_a_session_of_thousands_of_connections_ends_in_any_order() -> None:
 
         sys.setprofile(count)
         try:
-            ledger.ended(1, TunnelEnded(connections - 1, "x", 101.0, None), 1.0)
+            ledger.ended(1, TunnelEnded(connections - 1, "x", 101.0, Traffic(1, 1)), 1.0)
         finally:
             sys.setprofile(None)
         return counted
