@@ -74,7 +74,7 @@ def worker_of(proxy: Child) -> int:
 
 def control(pid: int, command: str) -> None:
     """Have a running callgrind do something."""
-    subprocess.run(["callgrind_control", command, str(pid)], check=True, capture_output=True)  # noqa: S603, S607
+    subprocess.run(["callgrind_control", command, str(pid)], check=True, capture_output=True)
 
 
 def dump(folder: Path, pid: int, name: str) -> Path:
@@ -99,8 +99,8 @@ def total(path: Path) -> int:
 
 def by_function(path: Path) -> dict[str, int]:
     """Return the instructions of each function of a dump, without those of what it calls."""
-    output = subprocess.run(  # noqa: S603
-        ["callgrind_annotate", "--threshold=100", "--show-percs=no", str(path)],  # noqa: S607
+    output = subprocess.run(
+        ["callgrind_annotate", "--threshold=100", "--show-percs=no", str(path)],
         check=True,
         capture_output=True,
         text=True,

@@ -158,7 +158,7 @@ def child(
     log = folder / f"{name}.log"
     with ExitStack() as stack:
         output = stack.enter_context(log.open("ab"))
-        popen = subprocess.Popen(  # noqa: S603 -- commands of this package
+        popen = subprocess.Popen(
             command,
             cwd=folder,
             env=None if environment is None else dict(environment),

@@ -292,7 +292,7 @@ def versions() -> dict[str, str]:
     said = {"ours": __version__}
     for name, (command, *arguments) in asked.items():
         if missing(name) is None:
-            ran = subprocess.run(  # noqa: S603
+            ran = subprocess.run(
                 [_program(command), *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
             said[name] = re.search(r"\d+\.\d+\.\d+\S*", ran.stdout.decode())[0]  # type: ignore[index]

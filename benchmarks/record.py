@@ -55,7 +55,7 @@ def _entry(request: Request) -> dict[str, object] | None:
 def main() -> None:
     """Record, and write."""
     command = [sys.executable, "-m", "visa_jupyter_proxy", "demo", "--json", "--port", "0", "--api-port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as demo:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as demo:
         try:
             line = demo.stdout.readline() if demo.stdout is not None else b""
             if not line:

@@ -119,7 +119,7 @@ def python_environment() -> dict[str, str]:
 def _free_network() -> str:
     """Find a loopback network on which the instances' port is free: the routes name it."""
     for _ in range(100):
-        network = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}"  # noqa: S311 -- no secret
+        network = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}"
         try:
             for last in (1, 2):
                 with socket.socket() as sock:

@@ -61,7 +61,7 @@ def _wrk(world: World, arguments: list[str | Path], seconds: float) -> str:
     pinned = ["taskset", "--cpu-list", world.load_cpus] if world.load_cpus is not None else []
     command = ["setpriv", "--pdeathsig", "KILL", *pinned, wrk, *arguments]
     try:
-        ran = subprocess.run(command, check=False, capture_output=True, timeout=seconds + 60)  # noqa: S603
+        ran = subprocess.run(command, check=False, capture_output=True, timeout=seconds + 60)
     except subprocess.TimeoutExpired:
         raise Failed("wrk does not end") from None
     if ran.returncode != 0:

@@ -87,7 +87,7 @@ def test_what_counts(tmp_path: Path, options: tuple[str, ...]) -> None:
     place.mkdir(parents=True)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (place / "test_made.py").write_text(MADE)
-    run = subprocess.run(  # noqa: S603 -- our own interpreter and options
+    run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *options],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(TESTS)},

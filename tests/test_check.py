@@ -397,7 +397,7 @@ class TestJournal:
         script = (
             f'{f'{sys.executable} -c "{make}"; ' if there else ""}cat /dev/zero > data/ballast; exec "$@"'
         )
-        done = subprocess.run(  # noqa: S603 -- our own command
+        done = subprocess.run(
             [*on_a_small_disk(data), "sh", "-c", script, "sh", *check],
             capture_output=True,
             check=False,

@@ -42,8 +42,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def test_bash_is_offered(tmp_path: Path, typed: str, offered: set[str]) -> None:
     """Commands, options and the values that they take."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    done = subprocess.run(  # noqa: S603 -- a script of ours
-        ["bash", "-c", _ASK, "bash", _NAME, *typed.split(" ")],  # noqa: S607 -- from PATH, as people have it
+    done = subprocess.run(
+        ["bash", "-c", _ASK, "bash", _NAME, *typed.split(" ")],
         env=os.environ | {"HOME": str(tmp_path), "PATH": path},
         capture_output=True,
         text=True,

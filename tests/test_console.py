@@ -35,7 +35,7 @@ def _run(
     settings = {"STORAGE_DIR": str(directory / "data")}
     # As in a locale that is not C, where Python would rather fail than print what cannot be encoded.
     asked = {"NO_COLOR": "1", "PYTHONIOENCODING": f"{encoding}:strict"}
-    return subprocess.run(  # noqa: S603 -- our own command
+    return subprocess.run(
         [sys.executable, "-m", "visa_jupyter_proxy", *words],
         cwd=directory,
         env=inherited | asked | {PREFIX + name: value for name, value in settings.items()},
@@ -70,7 +70,7 @@ def test_where_nobody_reads(directory: Path) -> None:
     """Whoever starts it has closed standard output: that is nobody's fault."""
     command = f'exec {sys.executable} -m visa_jupyter_proxy "$@" >&-'
     for words in _ANSWERING:
-        done = subprocess.run(  # noqa: S603 -- our own command
+        done = subprocess.run(
             ["/bin/sh", "-c", command, "sh", *words],
             cwd=directory,
             env=os.environ | {PREFIX + "STORAGE_DIR": str(directory / "data")},

@@ -552,7 +552,7 @@ orphans.kill()
 older.communicate(b"\\n")
 print(older.returncode)
 """
-    output = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True).stdout  # noqa: S603 -- ours
+    output = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True).stdout
     orphan, status_of_older = map(int, output.split())
     assert 0 == status_of_older
     with pytest.raises(ProcessLookupError):
@@ -595,7 +595,7 @@ class TestFreePort:
 )
 def test_an_option_that_makes_no_sense(words: tuple[str, ...], status: int, said: str) -> None:
     """Nothing is started, and it is said what to write: a setting that is none would be without effect."""
-    done = subprocess.run(  # noqa: S603 -- ours
+    done = subprocess.run(
         [sys.executable, "-m", "visa_jupyter_proxy", "demo", *words],
         capture_output=True,
         text=True,

@@ -39,9 +39,7 @@ _ROUTE = {"match": r"^/x/(\d+)", "type": "service", "name": "X", "remotePort": 8
 
 
 def _run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 -- linters of our own environment
-        command, capture_output=True, text=True, check=False, env=os.environ | variables
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
 
 
 def _unknown(variables: dict[str, str]) -> set[str]:
@@ -109,7 +107,7 @@ class TestDockerfile:
         assert names
         assert set() == _unknown(dict.fromkeys(names, ""))
 
-    @pytest.mark.parametrize("host", [None, "127.0.0.2", "0.0.0.0"])  # noqa: S104 -- that is a case
+    @pytest.mark.parametrize("host", [None, "127.0.0.2", "0.0.0.0"])
     def test_its_health_check_tells_the_living_from_the_dead(self, tmp_path: Path, host: str | None) -> None:
         """The very command, beside a real proxy and beside none."""
         found = re.search(r'CMD \["python", "-c", \\\n  "(.*)"\]', self.TEXT)
@@ -341,7 +339,7 @@ class TestKubernetes:
             tmp_path,
             api_url="http://127.0.0.1:1/api",
             routes=[_ROUTE],
-            ADMIN_HOST="0.0.0.0",  # noqa: S104 -- as in the manifest
+            ADMIN_HOST="0.0.0.0",
             ADMIN_PORT="0",
             ADMIN_TOKEN="x" * 48,
         ) as proxy:

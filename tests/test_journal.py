@@ -125,7 +125,7 @@ class TestWriting:
             async with journal_in(storage, "me") as journal:
                 await journal.write("me", [an_opened(1), an_ended(1)])
                 for table in ("owners", "sessions", "connections", "reports"):
-                    assert TOKEN not in repr(storage.rows(f"SELECT * FROM {table}"))  # noqa: S608 -- a name of ours
+                    assert TOKEN not in repr(storage.rows(f"SELECT * FROM {table}"))
 
         asyncio.run(main())
         assert TOKEN not in repr(an_opened(1))
@@ -155,10 +155,10 @@ class TestWriting:
             "bytes_up, bytes_down, messages_up, messages_down, first_interaction_at, last_interaction_at"
         )
         assert [(11, 22, 3, 4, 1010.0, 2030.0), (5, 10, 10, 15, 1005.0, 2005.0)] == storage.rows(
-            f"SELECT {figures} FROM connections ORDER BY id"  # noqa: S608 -- names of ours
+            f"SELECT {figures} FROM connections ORDER BY id"
         )
         assert [(16, 32, 13, 19, 1005.0, 2030.0, 2, 1009.0, "worker lost")] == storage.rows(
-            f"SELECT {figures}, connections, closed_at, reason FROM sessions"  # noqa: S608 -- names of columns
+            f"SELECT {figures}, connections, closed_at, reason FROM sessions"
         )
 
     def test_a_connection_that_was_left_carries_its_session_until_it_ends(self, storage: Storage) -> None:
@@ -195,7 +195,7 @@ class TestWriting:
         self, storage: Storage, tmp_path: Path, seed: int
     ) -> None:
         """Records in transactions of any size come to the same rows as one by one."""
-        chance = random.Random(seed)  # noqa: S311 -- to be repeated
+        chance = random.Random(seed)
         records = a_life(chance)
         single = Storage(tmp_path / "single")
 
@@ -210,7 +210,7 @@ class TestWriting:
 
         asyncio.run(main())
         for table in ("sessions", "connections", "reports"):
-            query = f"SELECT * FROM {table} ORDER BY id"  # noqa: S608 -- a name of ours
+            query = f"SELECT * FROM {table} ORDER BY id"
             assert single.rows(query) == storage.rows(query)
 
     def test_more_records_than_a_statement_can_hold(

@@ -71,7 +71,7 @@ class TestFaults:
             "asyncio.run(main())"
         )
         here = Path(__file__).parent
-        with subprocess.Popen(  # noqa: S603 -- our own interpreter and code
+        with subprocess.Popen(
             [sys.executable, "-c", code, tmp_path, here], stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
@@ -184,7 +184,7 @@ class TestFaults:
             "asyncio.run(main())"
         )
         here = Path(__file__).parent
-        done = subprocess.run(  # noqa: S603 -- our own interpreter and code
+        done = subprocess.run(
             [sys.executable, "-c", code, tmp_path, here],
             capture_output=True,
             text=True,

@@ -58,7 +58,7 @@ OLD_COLUMNS = {
 def old_rows(storage: Storage) -> dict[str, list[tuple[Any, ...]]]:
     """Give what a program of schema 0001 sees."""
     return {
-        table: storage.rows(f"SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608 -- names of ours
+        table: storage.rows(f"SELECT {columns} FROM {table} ORDER BY 1")
         for table, columns in OLD_COLUMNS.items()
     }
 
@@ -157,7 +157,7 @@ class TestSchema:
         async def main() -> None:
             async with journal_in(storage, "me"):
                 pass
-            storage.script(f"UPDATE alembic_version SET version_num = 'x'; {change}")  # noqa: S608 -- ours
+            storage.script(f"UPDATE alembic_version SET version_num = 'x'; {change}")
             async with journal_in(storage) as journal:
                 with pytest.raises(JournalUnavailable, match=complaint):
                     await journal.beat("me", 1001.0)
@@ -209,7 +209,7 @@ class TestSchema:
             "asyncio.run(main())"
         )
         processes = [
-            subprocess.Popen(  # noqa: S603 -- our own interpreter and code
+            subprocess.Popen(
                 [sys.executable, "-c", code, storage.directory, storage.url or "", f"o{n}"],
                 stdin=subprocess.PIPE,
             )

@@ -226,7 +226,7 @@ class TestTime:
 
 def _python(code: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environ)  # noqa: S603 -- ours
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
 
 
 class TestExceptions:
@@ -352,8 +352,7 @@ class TestWriting:
             "for n in range(300): log.info('said', p=sys.argv[1], n=n, long=sys.argv[1] * (n * 7))"
         )
         processes = [
-            subprocess.Popen([sys.executable, "-c", code, str(number)], stderr=writer)  # noqa: S603 -- ours
-            for number in range(3)
+            subprocess.Popen([sys.executable, "-c", code, str(number)], stderr=writer) for number in range(3)
         ]
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:

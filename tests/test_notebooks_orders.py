@@ -119,7 +119,7 @@ class Story:
 
     def journalled(self, columns: str = "opened_at, closed_at, reason") -> list[tuple[Any, ...]]:
         """Read all sessions, in the order of their opening."""
-        return self.storage.rows(f"SELECT {columns} FROM sessions ORDER BY opened_at, kernel_id")  # noqa: S608 -- our own words
+        return self.storage.rows(f"SELECT {columns} FROM sessions ORDER BY opened_at, kernel_id")
 
 
 def tell(

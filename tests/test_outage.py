@@ -90,7 +90,7 @@ async def _user(number: int, authorization: Authorization, chance: random.Random
 
 
 async def _live(api: Api) -> Account:
-    loop, chance, account = asyncio.get_running_loop(), random.Random(137), Account()  # noqa: S311 -- no secret
+    loop, chance, account = asyncio.get_running_loop(), random.Random(137), Account()
     questions = Questions(cast("VisaApi", api), patience_s=API_TIMEOUT_S, now=loop.time, jitter=chance.random)
     authorization = Authorization(
         questions,

@@ -119,7 +119,7 @@ def test_a_command_that_takes_long(
     environment = os.environ | {PREFIX + name: value for name, value in given.items()}
     postgres.pause()
     try:
-        process = subprocess.Popen(  # noqa: S603 -- ours
+        process = subprocess.Popen(
             [sys.executable, "-m", "visa_jupyter_proxy", "sessions", *command],
             cwd=tmp_path,
             env=environment,

@@ -754,7 +754,7 @@ def test_ten_thousand_closes_while_the_api_is_down_for_ten_minutes() -> None:
     """All are delivered after its return, in order per session, at a bounded rate; till then it has peace."""
     clock, sessions, outage = Clock(), 10_000, 600.0
     api, outbox, settled = Sieve(clock), Outbox(), []
-    chance = random.Random(7)  # noqa: S311 -- repeatable
+    chance = random.Random(7)
     delivery = Delivery(
         api,
         outbox,

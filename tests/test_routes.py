@@ -632,5 +632,5 @@ def test_a_worker_that_imports_routes_stays_small() -> None:
         "import sys, visa_jupyter_proxy.routes; print(*{'pydantic', 'asyncio', 'socket'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 -- our own code
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "" == done.stdout.strip()

@@ -48,7 +48,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def count(directory: Path, table: str, where: str = "1") -> int:
     """Count rows."""
-    return int(rows(directory / FILE, f"SELECT count(*) FROM {table} WHERE {where}")[0][0])  # noqa: S608 -- names of ours
+    return int(rows(directory / FILE, f"SELECT count(*) FROM {table} WHERE {where}")[0][0])
 
 
 def look_at_all(connection: Connection) -> None:
@@ -107,7 +107,7 @@ class TestDamage:
         assert [("ok",)] == rows(file, "PRAGMA quick_check(1)")
         assert [] == broken_references(tmp_path)
         for table in ("sessions", "connections", "reports"):
-            whole = rows(sound, f"SELECT count(*) FROM {table}")[0][0]  # noqa: S608 -- names of ours
+            whole = rows(sound, f"SELECT count(*) FROM {table}")[0][0]
             assert whole // 4 <= count(tmp_path, table) <= whole + SESSIONS
         assert {*rows(file, FIGURES)} <= {*rows(sound, FIGURES)}
 

@@ -73,7 +73,7 @@ class Facility:
         closed, touch = ("NULL" if value is None else repr(at + value) for value in (seconds, touched))
         counted = "NULL" if messages is None else repr(messages)
         self.storage.script(
-            "INSERT INTO sessions (id, instance_id, kernel_id, session_id, user_id, opened_at, closed_at,"  # noqa: S608 -- ours
+            "INSERT INTO sessions (id, instance_id, kernel_id, session_id, user_id, opened_at, closed_at,"
             " reason, connections, bytes_up, bytes_down, messages_up, messages_down, last_interaction_at)"
             " VALUES"
             f" ('{name}', {instance}, 'kernel-{name}', 'session-{name}', '{user}', {at}, {closed}, 'gone',"
@@ -88,7 +88,7 @@ class Facility:
     def report(self, name: str, session: str, kind: str, state: str) -> None:
         """Add a report of a session."""
         self.storage.script(
-            "INSERT INTO reports (id, session, owner, kind, state, attempts, created_at) VALUES"  # noqa: S608 -- ours
+            "INSERT INTO reports (id, session, owner, kind, state, attempts, created_at) VALUES"
             f" ('{name}', '{session}', 'me', '{kind}', '{state}', 0, {NOON});"
         )
 
@@ -103,7 +103,7 @@ class Facility:
 
     def ids(self, table: str = "sessions") -> list[str]:
         """Give the ids of all rows."""
-        return [row[0] for row in self.storage.rows(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608 -- ours
+        return [row[0] for row in self.storage.rows(f"SELECT id FROM {table} ORDER BY id")]
 
 
 @pytest.fixture
@@ -526,7 +526,7 @@ def sessions(directory: Path, *words: str, **settings: str) -> "subprocess.Compl
     """Run the command as an operator does."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     chosen = {f"{PREFIX}{name}": value for name, value in settings.items()}
-    return subprocess.run(  # noqa: S603 -- our own command
+    return subprocess.run(
         [sys.executable, "-m", "visa_jupyter_proxy", "sessions", *words],
         cwd=directory,
         env=inherited | chosen | {"NO_COLOR": "1", "COLUMNS": "200"},
@@ -649,10 +649,10 @@ class TestCommands:
         export = ("export", "--legacy", "--to")
         done = sessions(tmp_path, *export, "one", **facility.storage.settings)
         assert (0, "") == (done.returncode, done.stderr), "its last heartbeat was long ago"
-        facility.storage.script(f"UPDATE owners SET beat_at = {time.time()}, pid = 4711")  # noqa: S608 -- ours
+        facility.storage.script(f"UPDATE owners SET beat_at = {time.time()}, pid = 4711")
         done = sessions(tmp_path, *export, "two", **facility.storage.settings)
         assert (0, True) == (done.returncode, (tmp_path / "two").exists())
         assert "a proxy still runs on n (process 4711)" in done.stderr
-        facility.storage.script(f"UPDATE owners SET stopped_at = {time.time()}")  # noqa: S608 -- likewise
+        facility.storage.script(f"UPDATE owners SET stopped_at = {time.time()}")
         done = sessions(tmp_path, *export, "three", **facility.storage.settings)
         assert (0, "") == (done.returncode, done.stderr), "it has stopped in order"

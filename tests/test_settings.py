@@ -51,7 +51,7 @@ class TestDefaults:
         """Contract section 1."""
         settings = _loaded(tmp_path)
         listening = (settings.server_host, settings.server_port)
-        assert ("0.0.0.0", 8088) == listening  # noqa: S104 -- the original's default
+        assert ("0.0.0.0", 8088) == listening
         assert ("localhost", 8086) == (settings.api_host, settings.api_port)
         assert 60 == settings.cache_refresh_time_s
         assert tmp_path / "data" == settings.storage_dir
@@ -560,7 +560,7 @@ class TestAdmin:
         """Only this machine can reach it."""
         assert _loaded(tmp_path, ADMIN_HOST=host).admin_token is None
 
-    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "proxy.example.org"])  # noqa: S104 -- nobody listens
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "proxy.example.org"])
     def test_any_other_address_does(self, tmp_path: Path, host: str) -> None:
         """The mistake says what to set; with a token it is none."""
         (mistake,) = _mistakes(tmp_path, ADMIN_HOST=host)

@@ -185,7 +185,7 @@ def run(test: Callable[[Ends], Awaitable[None]], most: int = 4) -> None:
 
 def content(size: int) -> bytes:
     """Make bytes that are all different from their neighbours."""
-    return random.Random(size).randbytes(size)  # noqa: S311 -- no secret
+    return random.Random(size).randbytes(size)
 
 
 def reset(sock: socket.socket) -> None:
@@ -203,7 +203,7 @@ class TestBytes:
         size = 3 * MIB + 17
 
         async def test(ends: Ends) -> None:
-            dice = random.Random(seed)  # noqa: S311 -- what can be repeated is wanted
+            dice = random.Random(seed)
             data = content(size)
             lazy = dice.choice(["giver", "taker", "both", "none"])
 

@@ -423,7 +423,7 @@ class TestWatching:
 
     def test_questions_are_spread(self) -> None:
         """Those who came at once are asked about all over the first period, and drift apart after it."""
-        chance = random.Random(7)  # noqa: S311 -- no secret
+        chance = random.Random(7)
         watches = Watches(recheck_s=60.0, grace_s=600.0, asks_others=False, jitter=chance.random)
         for number in range(6000):
             watches.held(1, held(f"user-{number}", number), 0.0)
@@ -457,7 +457,7 @@ class TestWatching:
 
     def test_another_period(self) -> None:
         """From now on: everybody is asked about within the new one."""
-        watches = Watches(recheck_s=3600.0, grace_s=600.0, asks_others=False, jitter=random.Random(7).random)  # noqa: S311 -- no secret
+        watches = Watches(recheck_s=3600.0, grace_s=600.0, asks_others=False, jitter=random.Random(7).random)
         for number in range(100):
             watches.held(1, held(f"user-{number}"), 0.0)
         (under_way, *_) = watches.due(3600.0, 1)

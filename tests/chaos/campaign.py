@@ -74,7 +74,7 @@ class Campaign:
             for number in range(NOTEBOOKS)
         ]
         self.asked: Counter[int | None] = Counter()
-        self._chance = random.Random(f"{seed} troubles")  # noqa: S311 -- to be repeated
+        self._chance = random.Random(f"{seed} troubles")
         self._hold = Hold()
         self._work: set[asyncio.Task[None]] = set()
         for user in self.users:

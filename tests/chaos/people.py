@@ -101,7 +101,7 @@ class Notebook:
         self._user = user
         self._ports = ports
         self._nodes = nodes
-        self._chance = random.Random(f"{seed} {number}")  # noqa: S311 -- to be repeated
+        self._chance = random.Random(f"{seed} {number}")
         self._next: int | None = None
         self._channels: set[_Channel] = set()
         self._changed = asyncio.Event()

@@ -72,7 +72,7 @@ def make_plan(seed: str, kills: int, seconds: float = math.inf) -> list[Step]:
     The last deed is a kill: whoever carries the plan out brings everything back.
     """
     steps: list[Step] = []
-    for step in _deeds(random.Random(seed)):  # noqa: S311 -- to be repeated
+    for step in _deeds(random.Random(seed)):
         steps.append(step)
         if step.deed == "kill":
             kills -= 1

@@ -30,7 +30,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     mkdocs = str(Path(sys.executable).parent / "mkdocs")
     command = [mkdocs, "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    subprocess.run(command, cwd=_ROOT, env=environment, check=True)  # noqa: S603 -- our own environment
+    subprocess.run(command, cwd=_ROOT, env=environment, check=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

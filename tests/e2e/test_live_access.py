@@ -103,7 +103,7 @@ def test_the_ownership_is_taken_away(page: Page, demo: RunningDemo) -> None:
         (reason,) = {one[2] for one in ended(page) if f"/{kernel}/channels" in one[0] and one[1] == 1008}
         assert "access revoked" == reason
         assert 404 == demo.ask("/jupyter/1/api/status", cookie=ada).status
-        query = f"SELECT reason FROM sessions WHERE kernel_id = '{kernel}' AND closed_at IS NOT NULL"  # noqa: S608 -- ours
+        query = f"SELECT reason FROM sessions WHERE kernel_id = '{kernel}' AND closed_at IS NOT NULL"
         eventually("the session is closed in the journal", lambda: rows(journal(demo), query))
         assert {("access revoked",)} == {*rows(journal(demo), query)}
     finally:

@@ -105,7 +105,7 @@ def api() -> Iterator[VisaApiServer]:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, api: VisaApiServer) -> Iterator[RunningProxy]:
     """Run a proxy with one service, which takes a kilobyte at a time."""
-    with socket.create_server(("0.0.0.0", 0)) as sock:  # noqa: S104 -- it accepts nothing
+    with socket.create_server(("0.0.0.0", 0)) as sock:
         port = int(sock.getsockname()[1])
     route = {
         "match": r"^/jupyter/(\d+).*",

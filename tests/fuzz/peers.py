@@ -34,7 +34,7 @@ _REMEMBERED: Final = 2000
 
 def chance(seed: str, who: str, number: int) -> Random:
     """Give the same numbers to the same peer of the same run."""
-    return Random(f"{seed}/{who}/{number}")  # noqa: S311 -- what can be repeated is wanted, not secrecy
+    return Random(f"{seed}/{who}/{number}")
 
 
 class Log:

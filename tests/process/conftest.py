@@ -88,7 +88,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     """Make an API with one user and one instance."""
-    with socket.create_server(("0.0.0.0", 0)) as sock:  # noqa: S104 -- it accepts nothing
+    with socket.create_server(("0.0.0.0", 0)) as sock:
         port = int(sock.getsockname()[1])
     routes = [
         {"match": r"^/jupyter/(\d+).*", "type": "jupyter", "name": "Jupyter", "remotePort": port, "ws": True}

@@ -139,7 +139,7 @@ class TestAccess:
 
     def test_with_a_token(self, place: Place) -> None:
         """Health without it, all else with it; it is in no log."""
-        proxy = place.start(ADMIN_HOST="0.0.0.0", ADMIN_TOKEN=ADMIN_TOKEN)  # noqa: S104 -- that is the case
+        proxy = place.start(ADMIN_HOST="0.0.0.0", ADMIN_TOKEN=ADMIN_TOKEN)
         stranger, operator = AdminClient(proxy.admin_port), AdminClient(proxy.admin_port, ADMIN_TOKEN)
         assert (200, 401) == (stranger.get("/health/live").status, stranger.get("/metrics").status)
         assert "Bearer" == stranger.get("/metrics").fields["www-authenticate"]

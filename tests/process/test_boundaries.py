@@ -20,13 +20,13 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("there is no C compiler:  apt-get install gcc libc6-dev")
     library = tmp_path_factory.mktemp("boundaries") / "boundaries.so"
     command = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(library)]
-    subprocess.run([*command, str(HERE / "boundaries" / "boundaries.c"), "-ldl"], check=True)  # noqa: S603 -- ours
+    subprocess.run([*command, str(HERE / "boundaries" / "boundaries.c"), "-ldl"], check=True)
     return library
 
 
 def cut(shim: Path, directory: Path, *words: str) -> dict[str, Any]:
     """Cut lives of a journal; give what came of it."""
-    done = subprocess.run(  # noqa: S603 -- our own command
+    done = subprocess.run(
         [sys.executable, "-m", "process.boundaries", directory, *words],
         env=os.environ | {"LD_PRELOAD": str(shim), "PYTHONPATH": str(HERE.parent)},
         stdout=subprocess.PIPE,

@@ -108,7 +108,7 @@ class Stage:
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningWorker, VisaApiServer, int]]:
     """Start a worker and an API, and find a port for instances."""
     with ExitStack() as stack:
-        with socket.create_server(("0.0.0.0", 0)) as sock:  # noqa: S104 -- it accepts nothing
+        with socket.create_server(("0.0.0.0", 0)) as sock:
             port = int(sock.getsockname()[1])
         api = stack.enter_context(visa_api_thread())
         given = {"API_URL": api.url, "INSTANCE_NETWORKS": "127.0.0.0/8", "ACCESS_LOG": "off"}

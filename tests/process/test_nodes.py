@@ -102,7 +102,7 @@ def test_one_of_two_nodes_is_killed(
     } == told(place)
     reasons = postgres.rows(database, "SELECT DISTINCT reason FROM sessions WHERE closed_at IS NOT NULL")
     assert [("owner lost",)] == reasons
-    query = f"SELECT max(closed_at) - {killed_at} FROM sessions"  # noqa: S608 -- a number of ours
+    query = f"SELECT max(closed_at) - {killed_at} FROM sessions"
     ((longest,),) = postgres.rows(database, query)
     assert longest < TIMEOUT_S + LINGER_S + SPARE_S
 

@@ -51,7 +51,7 @@ def reload(proxy: RunningProxy) -> None:
 
 def command(place: Place, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run `reload` as the operator does, in the same directory and environment."""
-    return subprocess.run(  # noqa: S603 -- our own command
+    return subprocess.run(
         [sys.executable, "-m", "visa_jupyter_proxy", "reload", *words],
         cwd=place.directory,
         env=environment(place.directory, place.api.url, settings),

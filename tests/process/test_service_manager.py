@@ -153,7 +153,7 @@ class TestSocketActivation:
 
 def run_with(opens: str, directory: Path) -> "subprocess.CompletedProcess[str]":
     """Start the proxy with what `opens` passes on, and wait for its end."""
-    return subprocess.run(  # noqa: S603 -- our own interpreter and commands
+    return subprocess.run(
         [sys.executable, "-c", opens, sys.executable, "-m", "visa_jupyter_proxy", "serve"],
         cwd=directory,
         env=environment(directory, "http://127.0.0.1:1/api", {}),

@@ -302,10 +302,10 @@ class TestTrouble:
         mounts.write_text(f"22 1 {number} / {place.directory} rw - nfs4 filer:/visa rw\n")
         script = 'mount --bind "$0" /proc/$$/mountinfo && exec "$@"'
         command = ["unshare", "--mount", *_AS_ROOT, "sh", "-c", script, str(mounts)]
-        seen = subprocess.run([*command, "cat", "/proc/self/mountinfo"], capture_output=True, check=False)  # noqa: S603 -- our own command
+        seen = subprocess.run([*command, "cat", "/proc/self/mountinfo"], capture_output=True, check=False)
         if seen.returncode != 0:
             pytest.skip("no mounts of our own here")
-        done = subprocess.run(  # noqa: S603 -- our own command
+        done = subprocess.run(
             [*command, sys.executable, "-m", "visa_jupyter_proxy", "serve"],
             cwd=place.directory,
             env=environment(place.directory, place.api.url, {}),
@@ -409,7 +409,7 @@ def _inside(proxy: RunningProxy, *command: str) -> str:
     enter = ["nsenter", f"--target={proxy.pid}", "--mount"]
     if os.getuid():
         enter += ["--user", "--preserve-credentials"]
-    done = subprocess.run([*enter, *command], capture_output=True, text=True, check=True)  # noqa: S603 -- our own command
+    done = subprocess.run([*enter, *command], capture_output=True, text=True, check=True)
     return done.stdout
 
 

@@ -33,7 +33,7 @@ def closed(place: Place) -> list[str]:
 
 def command(place: Place, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run a command with the settings of the proxy."""
-    return subprocess.run(  # noqa: S603 -- our own command
+    return subprocess.run(
         [sys.executable, "-m", "visa_jupyter_proxy", "sessions", *words],
         cwd=place.directory,
         env=environment(place.directory, place.api.url, {}),

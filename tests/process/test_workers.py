@@ -446,7 +446,7 @@ class TestBetween:
                 if message is None:
                     ours.close()
                 descriptors = (listener.fileno(), theirs.fileno())
-                done = subprocess.run(  # noqa: S603 -- our own interpreter and module
+                done = subprocess.run(
                     [sys.executable, "-P", "-m", "visa_jupyter_proxy.worker", *map(str, descriptors)],
                     pass_fds=descriptors,
                     capture_output=True,

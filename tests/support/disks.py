@@ -24,9 +24,7 @@ def on_a_small_disk(directory: Path) -> Sequence[str]:
     """Give the command that runs another with a file system of its own on `directory`."""
     script = 'mount -t tmpfs -o size=512k none "$0" && exec "$@"'
     command = ["unshare", "--mount", *(["--map-root-user"] if os.getuid() else []), "sh", "-c", script]
-    tried = subprocess.run(  # noqa: S603 -- our own command
-        [*command, str(directory), "true"], capture_output=True, check=False
-    )
+    tried = subprocess.run([*command, str(directory), "true"], capture_output=True, check=False)
     if tried.returncode != 0:
         pytest.skip("no file systems of our own here")
     return [*command, str(directory)]

@@ -87,7 +87,7 @@ def running_nginx(folder: Path, proxy_port: int) -> Iterator[Nginx]:
     certificate.private_key_and_cert_chain_pem.write_to_path(str(folder / "visa.pem"))
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-p", folder])  # noqa: S603 -- Debian's own program
+    process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-p", folder])
     try:
         running = Nginx(folder, port, context)
         _wait_until_it_listens(process, running)

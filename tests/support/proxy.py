@@ -44,7 +44,7 @@ class RunningProxy:
         self._environment = environment
         self._under = under
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and commands
+            self._process = subprocess.Popen(
                 [*under, sys.executable, "-m", "visa_jupyter_proxy", "serve", *options],
                 cwd=directory,
                 env=dict(environment),

@@ -32,7 +32,7 @@ class RunningWorker:
         self._pipe, theirs = socket.socketpair()
         with listener, theirs:
             descriptors = [listener.fileno(), theirs.fileno()]
-            self.process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
+            self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "visa_jupyter_proxy.worker", *map(str, descriptors)],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,

@@ -64,7 +64,7 @@ def _refused(proxy: RunningProxy, wire: Wire, address: str) -> None:
         "127.0.0.1",
         "127.255.255.254",
         "::1",
-        "0.0.0.0",  # noqa: S104 -- what an attacker would send
+        "0.0.0.0",
         "0.0.0.1",
         "::",
         "169.254.169.254",

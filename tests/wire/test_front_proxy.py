@@ -52,7 +52,7 @@ def front(tmp_path_factory: pytest.TempPathFactory, proxy: RunningProxy) -> Iter
         _CONFIGURATION.format(directory=directory, proxy_port=proxy.port, port=port), encoding="ascii"
     )
     command = [program, "-e", str(directory / "error.log"), "-c", str(configuration)]
-    with subprocess.Popen(command) as nginx:  # noqa: S603 -- the program that was found, and a file of ours
+    with subprocess.Popen(command) as nginx:
         try:
             proxy.wait(lambda: _answers(port))
             yield port

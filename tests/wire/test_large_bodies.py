@@ -23,7 +23,7 @@ from support.visa_api import VisaApiServer
 from wire.conftest import Wire, production
 
 SIZE: Final = 3 * MIB + 12_345
-CONTENT: Final = random.Random(1).randbytes(SIZE)  # noqa: S311 -- no secret
+CONTENT: Final = random.Random(1).randbytes(SIZE)
 DIGEST: Final = hashlib.sha256(CONTENT).digest()
 CUTS: Final = [0, 1, 70_000, 2 * MIB, SIZE - 1]
 """How much of a body is sent before something happens."""
@@ -100,7 +100,7 @@ class TestBytes:
         """On one connection each way, large and small, in any pieces, with slow readers and writers."""
 
         def script(connection: Connection) -> None:
-            dice = random.Random(seed)  # noqa: S311 -- no secret
+            dice = random.Random(seed)
             while True:
                 request = connection.request_head()
                 if request.method == b"PUT":
@@ -112,7 +112,7 @@ class TestBytes:
                     connection.send(ok(b"small"))
 
         wire.instance.play(script)
-        dice = random.Random(seed + 100)  # noqa: S311 -- no secret
+        dice = random.Random(seed + 100)
         with wire.client() as client:
             for _ in range(3):
                 client.send(wire.get("/large"))

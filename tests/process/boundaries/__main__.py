@@ -94,7 +94,7 @@ def state(directory: Path) -> list[Any]:
     file = directory / FILE
     if not file.exists() or not rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'reports'"):
         return [[] for _ in TABLES]
-    return [rows(file, f"SELECT * FROM {table} ORDER BY id") for table in TABLES]  # noqa: S608 -- names of ours
+    return [rows(file, f"SELECT * FROM {table} ORDER BY id") for table in TABLES]
 
 
 def states(directory: Path) -> Iterator[list[Any]]:
