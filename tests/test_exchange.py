@@ -788,6 +788,19 @@ class TestWebSockets:
             assert not talk.exchange.is_tunnel
             assert set() == talk.connections
 
+    def test_the_time_of_a_crowd_is_not_the_instances(self) -> None:
+        """A part of its answer came in time: when it has had its turn, it has what was left for the rest."""
+        with conversation() as talk:
+            _asks_for_a_websocket(talk)
+            left = talk.upstream.deadline - talk.now
+            talk.a_crowd_comes()
+            talk.instance("HTTP/1.1 403 For")
+            talk.now += 2 * left
+            talk.the_crowd_has_gone()
+            assert left == talk.upstream.deadline - talk.now
+            talk.instance("bidden", "Content-Length: 2", "", b"no")
+            talk.client_gets("HTTP/1.1 403 Forbidden", "content-length: 2", "connection: close", "", "no")
+
     @pytest.mark.parametrize("error", [None, ConnectionResetError()])
     def test_an_instance_may_refuse_in_a_crowd_and_be_gone(self, error: Exception | None) -> None:
         """What it has said is complete: it reaches the client, and the request is not sent again."""

@@ -173,7 +173,7 @@ class Conversation:
         )
         self.pool.now = lambda: self.now
         self._soon: list[Callable[[], None]] = []
-        self.pool.crowd = Crowd(self._soon.append)
+        self.pool.crowd = Crowd(self._soon.append, lambda: self.now)
         self.refused: ProxyError | None = None
         """What was wrong with bytes that belong to no exchange."""
         self.ended: list[Exchange] = []

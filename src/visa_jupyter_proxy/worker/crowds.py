@@ -36,7 +36,7 @@ class Crowd:
     ) -> None:
         """`soon` calls back in the loop's next turn; `exact` is a clock that always moves."""
         self._soon = soon
-        self._exact = exact
+        self.exact = exact
         self._waiting: deque[Callable[[], None]] = deque()
         self._come = 0
         """In this turn."""
@@ -52,7 +52,7 @@ class Crowd:
     def wait(self, step: Callable[[], None]) -> None:
         """Take a step when it is its turn, in the order in which they came."""
         if not self._waiting:
-            self._left_at = self._exact()
+            self._left_at = self.exact()
             self._soon(self._let_in)
         self._waiting.append(step)
 
@@ -67,16 +67,16 @@ class Crowd:
         self._come = 0
 
     def _let_in(self) -> None:
-        began = self._exact()
+        began = self.exact()
         until = began + max(LEAST_S, SHARE * (began - self._left_at))
         waiting = self._waiting
         try:
             while waiting:
                 waiting.popleft()()
-                if self._exact() >= until:
+                if self.exact() >= until:
                     break
         finally:  # whatever became of one, those behind it have their turn
-            self._left_at = self._exact()
+            self._left_at = self.exact()
             if waiting:
                 self._soon(self._let_in)
 
@@ -85,7 +85,7 @@ class Entrant(asyncio.Protocol):
     """The protocol of a connection whose first bytes have to wait for their turn."""
 
     deadline: float
-    """On the loop's clock; `math.inf` while they wait, for they have come in time."""
+    """On the loop's clock; `math.inf` while they wait: they have come in time, and wait for us."""
     kept = b""
     """What had come when the connection was lost before it was its turn."""
 
@@ -97,14 +97,16 @@ class Newcomer(asyncio.Protocol):
     anybody says more before there is an answer: only who does is not read any more.
     """
 
-    __slots__ = ("_data", "_deadline", "_entrant", "_has_ended", "_transport")
+    __slots__ = ("_came_at", "_crowd", "_data", "_deadline", "_entrant", "_has_ended", "_transport")
 
     def __init__(self, crowd: Crowd, transport: asyncio.Transport, entrant: Entrant, data: bytes) -> None:
         """Take the connection over; `entrant` gets it back with `data` and what follows, or with its end."""
+        self._crowd = crowd
         self._transport = transport
         self._entrant = entrant
         self._data = data
         self._has_ended = False
+        self._came_at = crowd.exact()
         self._deadline, entrant.deadline = entrant.deadline, math.inf
         transport.set_protocol(self)
         crowd.wait(self._enter)
@@ -137,7 +139,7 @@ class Newcomer(asyncio.Protocol):
         if not self._data or transport.is_closing():
             return  # it has gone meanwhile, or will be gone in a moment
         transport.set_protocol(entrant)
-        entrant.deadline = self._deadline
+        entrant.deadline = self._deadline + self._crowd.exact() - self._came_at
         transport.resume_reading()
         entrant.data_received(self._data)
         if self._has_ended:
