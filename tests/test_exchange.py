@@ -808,22 +808,43 @@ class TestWebSockets:
             _asks_for_a_websocket(talk)
             talk.a_crowd_comes()
             talk.instance("HTTP/1.1 403 Forbidden", "Content-Length: 2", "", b"no")
-            assert talk.wire is not None
-            talk.wire.closing = True
-            talk.wire.protocol.connection_lost(error)
+            talk.instance_is_lost(error)
             talk.the_crowd_has_gone()
             talk.client_gets("HTTP/1.1 403 Forbidden", "content-length: 2", "connection: close", "", "no")
             assert talk.exchange.error is None
 
-    def test_an_instance_may_be_lost_in_a_crowd(self) -> None:
-        """There is no tunnel to it: it is as if it had not answered."""
+    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
+    def test_the_end_of_an_answer_may_be_that_of_its_connection_in_a_crowd(
+        self, error: Exception | None
+    ) -> None:
+        """The FIN counts, whatever became of the connection behind it."""
         with conversation() as talk:
             _asks_for_a_websocket(talk)
             talk.a_crowd_comes()
-            talk.instance(*_SWITCH)
-            talk.instance_resets()
+            talk.instance("HTTP/1.1 403 Forbidden", "", b"no")
+            talk.instance_closes()
+            talk.instance_is_lost(error)
             talk.the_crowd_has_gone()
-            _ends_with(InstanceUnreachable, talk)
+            talk.client_gets(
+                "HTTP/1.1 403 Forbidden",
+                "transfer-encoding: chunked",
+                "connection: close",
+                "",
+                "2\r\nno\r\n0\r\n\r\n",
+            )
+            assert talk.exchange.error is None
+
+    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
+    def test_an_instance_may_switch_in_a_crowd_and_be_gone(self, error: Exception | None) -> None:
+        """As without a crowd: there is a tunnel, and it ends as its instance did."""
+        with conversation() as talk:
+            _asks_for_a_websocket(talk)
+            talk.a_crowd_comes()
+            talk.instance(*_SWITCH[:-1], b"frame")
+            talk.instance_is_lost(error)
+            assert (b"frame", [error]) == (talk.tunnel_early, talk.tunnel_ended)
+            talk.the_crowd_has_gone()
+            assert set() == talk.connections
             talk._to_client.clear()
 
     @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from typing import Final, Self
 
 import pytest
 
-from process.conftest import KERNEL, NUMBER, TOKEN, Place, path, request
+from process.conftest import KERNEL, NUMBER, TOKEN, Place, channel, path, request
 from support.client import Message, RawClient, get, upgrade
 from support.instance import Connection, Instance, ok, switching
 from support.proxy import RunningProxy
 from support.sessions import rows
 from support.usage import Start
+from visa_jupyter_proxy.worker.crowds import MOST_AT_ONCE
 
 TUNNELS: Final = 2000
 ESTABLISHED: Final = "01"
@@ -306,6 +307,33 @@ def test_a_crowd_that_leaves_at_once_holds_up_nobody_else(place: Place) -> None:
     proxy.wait(lambda: len(proxy.records("tunnel")) == len(crowd))
     asked = proxy.records("request")[-1]["timestamp"]
     assert len([one for one in proxy.records("tunnel") if one["timestamp"] < asked]) < 150
+
+
+def test_instances_that_switch_and_reset_in_one_moment_have_had_their_tunnels(place: Place) -> None:
+    """All of them, also those whose answers have to wait: each session has begun, and has ended."""
+    proxy = place.start()
+    go = threading.Event()
+
+    def switch_and_reset(connection: Connection) -> None:
+        asked = connection.request_head()
+        assert go.wait(60)
+        connection.send(switching(asked))
+        connection.reset()
+        place.instance.received.append(asked.target)
+
+    place.instance.play(switch_and_reset)
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(RawClient(proxy.port)) for _ in range(3 * MOST_AT_ONCE)]
+        for number, other in enumerate(crowd):
+            other.send(channel(f"S{number}"))
+        place.instance.wait(lambda: len(place.instance.requests) == len(crowd))
+        os.kill(proxy.worker_pid, signal.SIGSTOP)
+        go.set()
+        place.instance.wait(lambda: len(place.instance.received) == len(crowd))
+        os.kill(proxy.worker_pid, signal.SIGCONT)
+        proxy.wait(lambda: len(proxy.records("tunnel")) == len(crowd))
+    assert [] == proxy.records("request")
+    place.api.wait(lambda: len(place.sessions()) == len(crowd) and not any(place.sessions().values()))
 
 
 @pytest.mark.parametrize(("limits", "most"), [("256", 256), ("256:4096", 4096)])

@@ -153,6 +153,17 @@ class Wire(asyncio.Transport):
         self.closing = self.aborted = True
 
 
+class _TunnelSide(asyncio.Protocol):
+    """Takes the instance's connection over, and notes how it is lost."""
+
+    def __init__(self, ended: list[Exception | None]) -> None:
+        self._ended = ended
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.append(exc)
+
+
 class Conversation:
     """Both peers of an exchange; the client's port is here, the instance's is the real `Upstream`."""
 
@@ -180,6 +191,8 @@ class Conversation:
         self.tries_again = False
         self.tunnel_early: bytes | None = None
         """What the instance sent behind its 101, when there is a tunnel."""
+        self.tunnel_ended: list[Exception | None] = []
+        """How the instance's connection was lost to the tunnel: once, if it was."""
         self.wire: Wire | None = None
         self._upstream: Upstream | None = None
         self._router = Router(routes)
@@ -288,9 +301,13 @@ class Conversation:
 
     def instance_resets(self) -> None:
         """Let the instance's connection be lost at once."""
+        self.instance_is_lost(ConnectionResetError())
+
+    def instance_is_lost(self, error: Exception | None) -> None:
+        """Let the instance's connection be over, by an error or because it is closed on both sides."""
         assert self.wire is not None
         self.wire.closing = True
-        self.wire.protocol.connection_lost(ConnectionResetError())
+        self.wire.protocol.connection_lost(error)
 
     def a_write_to_the_instance_fails(self, *lines: str | bytes) -> None:
         """Let the instance be gone, with these bytes of it still in the kernel's buffer."""
@@ -401,6 +418,7 @@ class Conversation:
         assert (self._exchange, self.wire) == (exchange, upstream)
         exchange.flush()
         self.tunnel_early = early
+        upstream.set_protocol(_TunnelSide(self.tunnel_ended))
 
     def try_again(self, exchange: Exchange) -> None:
         """Know that another connection is wanted."""

@@ -1,6 +1,9 @@
 """Services that speak TLS: verified against `remoteCa`, unless `remoteVerify: false` is written out."""
 
+import os
+import signal
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +15,7 @@ from support.client import RawClient, get, upgrade
 from support.instance import Connection, Instance, ok, switching
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import VisaApiServer, visa_api_thread
+from visa_jupyter_proxy.worker.crowds import MOST_AT_ONCE
 
 NUMBER = 5
 TOKEN = "token-of-anna"
@@ -107,6 +111,37 @@ def test_large_bodies(start: Starter) -> None:
             client.send(get(f"/jupyter/{NUMBER}/x", fields, token=TOKEN, method="PUT") + body)
             assert body == client.response().body
     assert [body] * 2 == [request.body for request in start.instance.requests]
+
+
+def test_services_that_switch_and_close_in_one_moment(start: Starter) -> None:
+    """Also those whose answers wait for their turn: each client gets its 101, and the end behind it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    start.authority().issue_cert(start.instance.host).configure_cert(context)
+    go = threading.Event()
+
+    def switch_and_close(connection: Connection) -> None:
+        connection.sock = context.wrap_socket(connection.sock, server_side=True)
+        asked = connection.request_head()
+        assert go.wait(60)
+        connection.send(switching(asked))
+        start.instance.received.append(asked.target)
+        connection.sock.unwrap()
+
+    start.instance.play(switch_and_close)
+    proxy = start.proxy(remoteCa="ca.pem")
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(RawClient(proxy.port)) for _ in range(3 * MOST_AT_ONCE)]
+        for client in crowd:
+            client.send(upgrade(f"/jupyter/{NUMBER}/ws", token=TOKEN))
+        start.instance.wait(lambda: len(start.instance.requests) == len(crowd))
+        os.kill(proxy.worker_pid, signal.SIGSTOP)
+        go.set()
+        start.instance.wait(lambda: len(start.instance.received) == len(crowd))
+        os.kill(proxy.worker_pid, signal.SIGCONT)
+        assert {101} == {client.response().status for client in crowd}
+        assert all(client.closed() for client in crowd)
+    proxy.wait(lambda: len(proxy.records("tunnel")) == len(crowd))
+    assert {None} == {record.get("reason") for record in proxy.records("tunnel")}
 
 
 @pytest.mark.parametrize("what", ["another authority", "another address", "the system's authorities"])

@@ -86,8 +86,8 @@ class Entrant(asyncio.Protocol):
 
     deadline: float
     """On the loop's clock; `math.inf` while they wait: they have come in time, and wait for us."""
-    kept = b""
-    """What had come when the connection was lost before it was its turn."""
+    is_heard_when_lost = False
+    """Whether somebody wants what has come although the connection is lost before its turn."""
 
 
 class Newcomer(asyncio.Protocol):
@@ -123,8 +123,14 @@ class Newcomer(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._entrant.kept, self._data = self._data, b""
-        self._entrant.connection_lost(exc)
+        entrant, data = self._entrant, self._data
+        self._data = b""
+        self._transport.set_protocol(entrant)
+        if entrant.is_heard_when_lost:
+            entrant.data_received(data)
+            if self._has_ended:
+                self._successor.eof_received()
+        self._successor.connection_lost(exc)
 
     @override
     def pause_writing(self) -> None:
@@ -134,6 +140,11 @@ class Newcomer(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._entrant.resume_writing()
 
+    @property
+    def _successor(self) -> asyncio.Protocol:
+        """Who has the connection by now: a tunnel may have taken it over from the entrant."""
+        return cast("asyncio.Protocol", self._transport.get_protocol())
+
     def _enter(self) -> None:
         transport, entrant = self._transport, self._entrant
         if not self._data or transport.is_closing():
@@ -142,7 +153,5 @@ class Newcomer(asyncio.Protocol):
         entrant.deadline = self._deadline + self._crowd.exact() - self._came_at
         transport.resume_reading()
         entrant.data_received(self._data)
-        if self._has_ended:
-            protocol = cast("asyncio.Protocol", transport.get_protocol())  # a tunnel may have taken it over
-            if not (transport.is_closing() or protocol.eof_received()):
-                transport.close()
+        if self._has_ended and not (transport.is_closing() or self._successor.eof_received()):
+            transport.close()

@@ -25,8 +25,6 @@ thousands of clients a turn of the loop takes seconds, and the exchange comes in
 _END_S: Final = 1.0
 """After which an end that the loop has told nobody of is taken as told."""
 
-_SWITCHES: Final = b"HTTP/1.1 101"
-
 _KEEP_ALIVE_MARGIN_S: Final = 1.0
 """Taken off the time that an instance promises, for its clock begins before ours (as Node's client)."""
 
@@ -41,6 +39,8 @@ class Address(NamedTuple):
 
 class Upstream(Entrant):
     """One connection to an instance: idle in the pool, or in the service of one exchange."""
+
+    is_heard_when_lost = True  # a client waits for an answer, and there will be no other
 
     def __init__(self, pool: PoolPort["Upstream"], address: Address) -> None:
         self.address = address
@@ -189,7 +189,6 @@ class Upstream(Entrant):
         transport, self.transport = self.transport, None
         self._pool.hangups.forget(self._watched)
         self._pool.drop(self)
-        self._take_kept(has_closed=exc is None)
         # Behind a splice, the rest is not the next.
         if not self._stop_splice() and exc is not None and transport and self.address.tls is None:
             self._read_rest(transport)
@@ -339,17 +338,6 @@ class Upstream(Entrant):
             if self._exchange is None:
                 break
             self.data_received(data)
-
-    def _take_kept(self, *, has_closed: bool) -> None:
-        """Take an answer that waited for its turn, and whose instance has gone meanwhile.
-
-        A 101 of such a one opens nothing: to its client it is as if it had not come.
-        """
-        kept, self.kept = self.kept, b""
-        if kept and not kept.startswith(_SWITCHES):
-            self.data_received(kept)
-            if has_closed:
-                self.eof_received()
 
     def _cut_off(self) -> ProxyError:
         """Say what the end of the connection means: behind a first byte it is no stale one (case 192)."""
