@@ -4,22 +4,19 @@ A message is a four-byte length (big-endian) and a MessagePack map whose `type` 
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, cast, override
 
 import msgspec
 
 from visa_jupyter_proxy.mailbox.downwards import Downwards
 from visa_jupyter_proxy.mailbox.upwards import Upwards
+from visa_jupyter_proxy.transports import unread
 
 _LENGTH: Final = 4
 _LARGEST: Final = 16 * 2**20
 """Far beyond any message (the largest is `Start`): a length beyond it means that the stream is broken."""
-
-_READ_SIZE: Final = 64 * 1024
 
 type Message = Downwards | Upwards
 
@@ -100,13 +97,7 @@ class Mailbox(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         transport, self._transport = self._transport, None
         if exc is not None and transport is not None:
-            self._read_rest(transport)
+            for data in unread(transport):  # a write has failed: what the other process said before counts
+                self.data_received(data)
         self._closed.set()
         self._lost()
-
-    def _read_rest(self, transport: asyncio.WriteTransport) -> None:
-        """Take what the other process said before it ended; the loop forgets it when our write fails."""
-        sock: socket.socket | None = transport.get_extra_info("socket")
-        with suppress(OSError):  # nothing more
-            while sock is not None and (data := os.read(sock.fileno(), _READ_SIZE)):
-                self.data_received(data)

@@ -7,6 +7,7 @@ import ssl
 from typing import Final, NamedTuple, cast, override
 
 from visa_jupyter_proxy.errors import InstanceInvalid, InstanceTimeout, InstanceUnreachable, ProxyError
+from visa_jupyter_proxy.transports import unread
 from visa_jupyter_proxy.worker.crowds import Entrant, Newcomer
 from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.http.bodies import LARGE, Piece
@@ -15,7 +16,7 @@ from visa_jupyter_proxy.worker.http.response import Response, keep_alive_limits
 from visa_jupyter_proxy.worker.http.response_reader import ResponseReader
 from visa_jupyter_proxy.worker.ports import PoolPort
 from visa_jupyter_proxy.worker.sockets.hangups import NOT_WATCHED
-from visa_jupyter_proxy.worker.sockets.sockets import arrivals, reset, unread
+from visa_jupyter_proxy.worker.sockets.sockets import arrivals, reset
 from visa_jupyter_proxy.worker.sockets.splice import Splice
 
 _CLAIM_S: Final = 15.0

@@ -1,18 +1,13 @@
 """What asyncio leaves out of a socket."""
 
 import asyncio
-import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Final, Protocol
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, for no time: the close is a reset (RFC 9293 3.10.4)."""
-
-_READ_SIZE: Final = 64 * 1024
 
 _PROBE_EVERY_S: Final = 15
 _PROBES: Final = 4
@@ -71,18 +66,6 @@ def arrivals(transport: asyncio.Transport) -> select.poll:
     if sock is not None:
         poll.register(sock.fileno(), select.POLLIN)
     return poll
-
-
-def unread(transport: asyncio.Transport) -> Iterator[bytes]:
-    """Yield what had arrived before the connection was lost; to be used in `connection_lost` only.
-
-    When a write fails because the peer has closed, the loop gives up at once: what the peer said
-    before is still in the kernel's buffer, which bounds it.
-    """
-    sock: socket.socket | None = transport.get_extra_info("socket")
-    with suppress(OSError):  # nothing more: the reset itself, or the loop has closed it
-        while sock is not None and (data := os.read(sock.fileno(), _READ_SIZE)):
-            yield data
 
 
 def peer_address(transport: asyncio.BaseTransport) -> str:
