@@ -557,6 +557,23 @@ def test_an_instance_that_resets_while_its_frames_are_counted_ends_the_waiting()
     talk(conversation)
 
 
+def test_nothing_is_said_behind_the_end_of_an_instance() -> None:
+    """TLS tells the end although nobody reads: it goes on to the browser before all frames are counted."""
+    raised: list[object] = []
+
+    async def conversation(ends: Ends) -> None:
+        ends.worker.loop.set_exception_handler(lambda _, context: raised.append(context["exception"]))
+        tunnel = ends.tunnel
+        tunnel.up.data_received(PING * 30_000)
+        tunnel.end(1008, "access withdrawn", 2.0)
+        tunnel.up.eof_received()
+        await _until(lambda: not tunnel.up.is_behind)
+        await gets_at_last(ends.browser, PING * 30_000)
+
+    talk(conversation)
+    assert [] == raised
+
+
 class TestCrowds:
     """Where many end at once, ends have their turn; who is cut has none any more, and is over at once."""
 

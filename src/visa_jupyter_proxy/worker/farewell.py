@@ -119,8 +119,8 @@ class Farewell:
     def _say(self) -> None:
         """Write the close frame if it may stand here; otherwise wait for what comes, or for the deadline."""
         up = self._up
-        if self._said or self._closes_at is not None or up.lost or self._down.lost:
-            return
+        if self._said or up.ended or self._down.lost:
+            return  # where one has ended, its end has gone on to the other, and nothing may follow
         if up.is_behind:
             self._soon(self._say)
         elif up.at_boundary:

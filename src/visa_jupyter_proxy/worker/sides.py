@@ -171,6 +171,11 @@ class FollowedSide(Side):
             self._fall_behind(rest)
 
     @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._uncounted = b""  # nobody counts on, nor may anybody wait for it
+        super().connection_lost(exc)
+
+    @override
     def read_on(self) -> None:
         if not self._uncounted:
             self.transport.resume_reading()

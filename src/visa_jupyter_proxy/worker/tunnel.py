@@ -250,7 +250,7 @@ class Tunnel:
 
     def side_lost(self, side: Side) -> None:
         """End the other side in the same way; with the second one, all is over."""
-        side.lost = True
+        side.lost = side.ended = True
         self._owner.hangups.forget(side.watched)
         if side.was_reset and self.error is None:
             self.error = ClientGone("reset") if side is self.down else InstanceUnreachable("reset")
