@@ -225,10 +225,10 @@ class TestBoundaries:
         """Before the first, and behind each complete one."""
 
         async def conversation(ends: Ends) -> None:
-            seen = [ends.tunnel.may_take_a_frame]
+            seen = [ends.tunnel.up.at_boundary]
             for piece in (TEXT, PING + TEXT[:1], TEXT[1:4], TEXT[4:], FRAGMENTS[:5], FRAGMENTS[5:]):
                 await ends.passes(ends.instance, piece)
-                seen.append(ends.tunnel.may_take_a_frame)
+                seen.append(ends.tunnel.up.at_boundary)
             assert [True, True, False, False, True, True, True] == seen
 
         talk(conversation)
@@ -238,7 +238,7 @@ class TestBoundaries:
 
         async def conversation(ends: Ends) -> None:
             await ends.passes(ends.browser, MASKED_TEXT[:3])
-            assert ends.tunnel.may_take_a_frame
+            assert ends.tunnel.up.at_boundary
 
         talk(conversation, notebook=1)
 
@@ -248,7 +248,7 @@ class TestBoundaries:
 
         async def conversation(ends: Ends) -> None:
             await ends.passes(ends.instance, TEXT + last)
-            assert not ends.tunnel.may_take_a_frame
+            assert not ends.tunnel.up.at_boundary
 
         talk(conversation)
 
@@ -264,7 +264,7 @@ class TestSmallestFrames:
         async def conversation(ends: Ends) -> None:
             await ends.passes(ends.instance, (PING + b"\x82\x00") * count)
             await ends.passes(ends.instance, TEXT)
-            await _until(lambda: ends.tunnel.may_take_a_frame)
+            await _until(lambda: ends.tunnel.up.at_boundary)
             assert count + 1 == ends.tunnel.messages_down
             assert ends.worker.turns >= count / 1000
             await ends.passes(ends.browser, MASKED_TEXT)
@@ -277,11 +277,11 @@ class TestSmallestFrames:
         async def conversation(ends: Ends) -> None:
             tunnel = ends.tunnel
             tunnel.up.data_received(PING * 1500 + TEXT[:3])
-            assert not tunnel.may_take_a_frame
+            assert not tunnel.up.at_boundary
             await _until(lambda: ends.worker.turns)
             await ends.browser.reader.readexactly(3003)
             await ends.passes(ends.instance, TEXT[3:])
-            assert (True, 1) == (tunnel.may_take_a_frame, tunnel.messages_down)
+            assert (True, 1) == (tunnel.up.at_boundary, tunnel.messages_down)
 
         talk(conversation)
 

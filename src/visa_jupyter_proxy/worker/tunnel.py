@@ -199,11 +199,6 @@ class Tunnel:
     # --- what is known of it ---------------------------------------------------------------
 
     @property
-    def may_take_a_frame(self) -> bool:
-        """Whether a frame of ours would stand between two of the instance's, and before its close."""
-        return self.up.at_boundary
-
-    @property
     def messages_up(self) -> int | None:
         """Data messages from the browser of a kernel channel; None for other tunnels."""
         return self.down.frames.messages if isinstance(self.down, FollowedSide) else None
