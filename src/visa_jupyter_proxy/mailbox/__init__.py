@@ -8,7 +8,6 @@ Nobody waits for an answer: every message stands alone.
 """
 
 from visa_jupyter_proxy.mailbox.downwards import (
-    POLICY_VIOLATION,
     REQUEST_ID_HERE,
     SERVICE_HERE,
     STATUS_HERE,
@@ -44,7 +43,6 @@ from visa_jupyter_proxy.mailbox.upwards import (
 
 __all__ = [
     "OPAQUE",
-    "POLICY_VIOLATION",
     "REQUEST_ID_HERE",
     "SERVICE_HERE",
     "STATUS_HERE",

@@ -96,10 +96,6 @@ class Drain(msgspec.Struct, tag="drain"):
     seconds: float
 
 
-POLICY_VIOLATION: Final = 1008
-"""Close code (RFC 6455 7.4.1): nothing is wrong with what the browser sent, and trying again is no help."""
-
-
 class EndTunnels(msgspec.Struct, kw_only=True, tag="end_tunnels"):
     """End the tunnels that fit all that is given, with a close frame for the browser (RFC 6455 5.5.1).
 
@@ -115,7 +111,7 @@ class EndTunnels(msgspec.Struct, kw_only=True, tag="end_tunnels"):
     not_host: str | None = None
     """Only those to another address than this one, which is written as `ipaddress` writes it."""
     code: int
-    """`POLICY_VIOLATION` and the like."""
+    """One of `close_codes`."""
     reason: str
     """For the browser (cut to 123 bytes), the log, and `TunnelEnded.reason`."""
     forget_grants: bool = False

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
+from visa_jupyter_proxy.close_codes import SERVICE_RESTART
 from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyError
 from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.farewell import Farewell
@@ -23,11 +24,8 @@ from visa_jupyter_proxy.worker.sockets.sockets import Timed, reset
 LINGER_S: Final = 30.0
 """How long a side may go on after the other has ended: nginx's lingering_time."""
 
-SERVICE_RESTART: Final = 1012
-"""The close code that tells a browser to come back (IANA's registry of RFC 6455 11.7)."""
-
 RESTARTING: Final = "service restart"
-"""The name that it has there."""
+"""Why a worker that stops ends its tunnels: the name of the close code."""
 
 
 class Origin(NamedTuple):

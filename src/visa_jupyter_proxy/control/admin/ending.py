@@ -10,13 +10,14 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 
 from visa_jupyter_proxy import logs
+from visa_jupyter_proxy.close_codes import POLICY_VIOLATION
 from visa_jupyter_proxy.control.admin.turns import Turns
 from visa_jupyter_proxy.control.journal import endings, under_way
 from visa_jupyter_proxy.control.journal.endings import Ending
 from visa_jupyter_proxy.control.notebooks import Notebooks
 from visa_jupyter_proxy.control.supervisor import Supervisor
 from visa_jupyter_proxy.control.vigil import Vigil
-from visa_jupyter_proxy.mailbox import POLICY_VIOLATION, EndTunnels
+from visa_jupyter_proxy.mailbox import EndTunnels
 
 _NUL: Final = "\0"
 """No id has one, and PostgreSQL takes no question about it."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, override
 
+from visa_jupyter_proxy.close_codes import GOING_AWAY, POLICY_VIOLATION
 from visa_jupyter_proxy.control.vigil.answers import Told
 from visa_jupyter_proxy.control.vigil.table import GRACE, TABLE, Grace, Heard, Standing, Step
-from visa_jupyter_proxy.mailbox import POLICY_VIOLATION, AccessHeld, EndTunnels
+from visa_jupyter_proxy.mailbox import AccessHeld, EndTunnels
 
 LONGEST_CONFIRM_S: Final = 5.0
 """Until a firm answer is asked for again: of a period of a minute, a tenth would be six seconds."""
@@ -25,9 +26,6 @@ REVOKED: Final = "access revoked"
 GONE: Final = "instance stopped or deleted"
 SIGNED_OUT: Final = "not signed in any more"
 MOVED: Final = "instance moved"
-
-GOING_AWAY: Final = 1001
-"""RFC 6455 7.4.1."""
 
 type Key = tuple[str, int]
 """User and instance."""
