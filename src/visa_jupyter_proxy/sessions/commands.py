@@ -1,5 +1,6 @@
 """The commands and their options."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 _ON_A_SCREEN: Final = 200
 """Lines of a table when nothing else is said."""
-
-_FOR_EVER: Final = 1e11
 
 _HELP: Final = """Show the notebook sessions of the journal, the newest first, or do something with them.
 
@@ -264,7 +263,7 @@ def _period(chosen: settings.Settings, since: str | None, until: str | None) -> 
     """Read from when to when; a period in which nothing can be is a mistake."""
     zone, now = Zone(chosen.log_timezone), time.time()
     begins = 0.0 if since is None else _moment(zone, since, now, "--since")
-    ends = _FOR_EVER if until is None else _moment(zone, until, now, "--until")
+    ends = math.inf if until is None else _moment(zone, until, now, "--until")
     if begins >= ends and since is not None and until is not None:
         raise typer.BadParameter(
             f"{until} is not after --since {since}: nothing is between. Write a later one.",

@@ -11,6 +11,7 @@ A million sessions, a year of a busy facility, is the size that everything here 
   that holds all they read (`sessions_summary`); the few pairs are then grouped again.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -41,17 +42,13 @@ from visa_jupyter_proxy.mailbox import NotebookKey
 
 type Group = Literal["user", "instance"]
 
-_BEGINNING: Final = 0.0
-_FOR_EVER: Final = 1e11
-"""Some time after the year 5000."""
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which sessions: all that fit. Times are Unix time, and those of a session's beginning."""
 
-    since: float = _BEGINNING
-    until: float = _FOR_EVER
+    since: float = 0.0
+    until: float = math.inf
     """Not included."""
     user: str | None = None
     instance: int | None = None
