@@ -143,12 +143,14 @@ class Proxy:
     async def _forward_later(
         self, exchange: Exchange, match: Match, grant: Grant | None = None, head: bytes = b""
     ) -> None:
-        """Go on when VISA has answered, and a connection is there."""
+        """Go on when VISA has answered, and a connection is there; with a grant, there is no idle one."""
         try:
-            grant = grant or await self._ask(exchange, match)
-            head = head or self._head(exchange, match, grant)
-            upstream = self._idle(exchange, match, grant) or await self._connect_for(exchange, match, grant)
-            self._send(exchange, upstream, head)
+            upstream = None
+            if grant is None:
+                grant = await self._ask(exchange, match)
+                head = self._head(exchange, match, grant)
+                upstream = self._idle(exchange, match, grant)
+            self._send(exchange, upstream or await self._connect_for(exchange, match, grant), head)
         except ProxyError as error:
             self._refuse(exchange, error)
         except Exception:  # noqa: BLE001 -- likewise
