@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sqlite3
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -10,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
 
+from support.costs import sqlite_steps
 from support.records import a_life, a_progress, an_ended, an_opened, journal_in
 from support.sessions import TOKEN, key
 from support.storage import Storage
@@ -235,17 +234,11 @@ class TestWriting:
 
         async def steps(journal: Journal, number: int) -> int:
             """Count those of one more connection that comes and goes, while the first one stays."""
-            counted: Counter[str] = Counter()
-
-            def count(connection: Connection) -> None:
-                driver = connection.connection.driver_connection
-                assert isinstance(driver, sqlite3.Connection)
-                driver.set_progress_handler(lambda: counted.update(["step"]), 1)
-
-            await journal.transact(count)
-            await journal.write("me", [an_opened(number, 0)])
-            await journal.write("me", [an_ended(number, 0)])
-            return counted.total()
+            return await sqlite_steps(
+                journal,
+                journal.write("me", [an_opened(number, 0)]),
+                journal.write("me", [an_ended(number, 0)]),
+            )
 
         async def main() -> None:
             async with journal_in(tmp_path, "me") as journal:

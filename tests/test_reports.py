@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.costs import instructions
 from support.delivering import deliver
 from support.sessions import TOKEN, Clock, key
 from support.visa_api import Answer, Hold, VisaApiServer
@@ -144,6 +145,37 @@ class TestOutbox:
         outbox.unblock(["r6"])
         assert ["r6"] == outbox.blocked()
         assert ["r5"] == ids(outbox.due(0.0))
+
+    def test_a_heartbeat_costs_the_same_however_many_reports_wait(self) -> None:
+        """It asks what is blocked, unblocks some, and is asked how old the oldest is; an outage may last."""
+
+        def cost(reports: int) -> int:
+            outbox = Outbox()
+            outbox.put(report(0, session=0, blocked=True))
+            for number in range(1, reports):
+                outbox.put(report(number, session=number))
+
+            def look() -> None:
+                outbox.unblock(outbox.blocked())
+                assert reports - 1 == outbox.deliverable
+                assert 0.0 == outbox.oldest_since
+
+            return instructions(look)
+
+        assert cost(10) == cost(1000)
+
+    def test_the_oldest_is_the_first_that_came_of_those_that_wait(self) -> None:
+        """Whatever its place among those of its session."""
+        outbox = Outbox()
+        for since, one in enumerate([report(1), report(2, session=2), report(3)], 5):
+            one.since = since
+            outbox.put(one)
+        (first, _) = outbox.due(0.0)
+        assert 5 == outbox.oldest_since
+        outbox.settled(first)
+        assert 6 == outbox.oldest_since
+        outbox.forget()
+        assert 6 == outbox.oldest_since
 
     def test_an_adopted_report_takes_its_place_by_number(self) -> None:
         """Behind what is older or under way, before what is younger or has no number yet."""

@@ -6,7 +6,7 @@ not settled holds back the rest. Different keys do not wait for each other.
 
 import heapq
 import itertools
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, override
@@ -82,7 +82,10 @@ class Outbox:
         self._largest = largest
         self._largest_of_an_instance = largest_of_an_instance
         self._queues: dict[NotebookKey, deque[Report]] = {}
-        self._count = 0
+        # A dict whose first ones go steps over all that have gone, whenever it is asked for its first.
+        self._all: OrderedDict[Report, None] = OrderedDict()
+        """In the order in which they came."""
+        self._blocked: dict[Report, None] = {}
         self._under_way = 0
         self._refused: dict[Holder, set[Report]] = {}
         """Opens whose token was refused, and that wait for another one."""
@@ -90,17 +93,22 @@ class Outbox:
         # thrown away when its turn comes.
         self._times: list[_Entry] = []
         self._entries = itertools.count()
-        self._ready: dict[int, deque[_Entry]] = {}
+        self._ready: OrderedDict[int, deque[_Entry]] = OrderedDict()
         """By instance, in the order of their turns: what was due already, and has to be looked at again."""
         self._of_instance: Counter[int] = Counter()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._all)
+
+    @property
+    def deliverable(self) -> int:
+        """How many wait for nothing but the API, and for each other."""
+        return len(self._all) - len(self._blocked)
 
     @property
     def oldest_since(self) -> float | None:
         """When the report came that has waited longest; None when there is none."""
-        return min((report.since for queue in self._queues.values() for report in queue), default=None)
+        return next((report.since for report in self._all), None)
 
     # --- what is due ---------------------------------------------------------------------------
 
@@ -110,11 +118,13 @@ class Outbox:
         Our own come in their order. One that was adopted may be older than what waits here.
         """
         instance = report.key.instance_id
-        if self._count >= self._largest or self._of_instance[instance] >= self._largest_of_an_instance:
+        if len(self._all) >= self._largest or self._of_instance[instance] >= self._largest_of_an_instance:
             return False
         queue = self._queues.setdefault(report.key, deque())
         queue.insert(_place(queue, report) if adopted else len(queue), report)
-        self._count += 1
+        self._all[report] = None
+        if report.blocked:
+            self._blocked[report] = None
         self._of_instance[instance] += 1
         self._schedule(queue[0])
         return True
@@ -175,7 +185,7 @@ class Outbox:
         self._returned(report)
         queue = self._queues[report.key]
         queue.remove(report)
-        self._count -= 1
+        del self._all[report]
         self._less(report.key.instance_id, 1)
         if queue:
             self._schedule(queue[0])
@@ -213,14 +223,14 @@ class Outbox:
 
     def blocked(self) -> list[str]:
         """Give the ids of the reports that wait for another owner's."""
-        return [report.id for queue in self._queues.values() for report in queue if report.blocked]
+        return [report.id for report in self._blocked]
 
     def unblock(self, but: Collection[str]) -> None:
         """Let all blocked reports go, except these."""
-        for queue in self._queues.values():
-            for report in queue:
-                report.blocked = report.blocked and report.id in but
-            self._schedule(queue[0])
+        for report in [one for one in self._blocked if one.id not in but]:
+            report.blocked = False
+            del self._blocked[report]
+            self._schedule(self._queues[report.key][0])
 
     def hurry(self) -> None:
         """Forget all back-off: this is the last chance."""
@@ -231,12 +241,15 @@ class Outbox:
     def forget(self) -> None:
         """Drop all: another owner has taken it over. What is under way is not repeated."""
         self._refused.clear()
+        self._blocked.clear()
         for key, queue in list(self._queues.items()):
             kept = deque(report for report in queue if report.under_way)
-            self._count -= len(queue) - len(kept)
             self._less(key.instance_id, len(queue) - len(kept))
-            for report in kept:
-                report.forgotten = True
+            for report in queue:
+                if report.under_way:
+                    report.forgotten = True
+                else:
+                    del self._all[report]
             if kept:
                 self._queues[key] = kept
             else:

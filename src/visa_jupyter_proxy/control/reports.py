@@ -90,7 +90,7 @@ class Delivery:
 
     async def empty(self) -> None:
         """Return when nothing is left that this process could deliver; needs `run`."""
-        while len(self._outbox) > len(self._outbox.blocked()):
+        while self._outbox.deliverable:
             self._progress.clear()
             await self._progress.wait()
 
