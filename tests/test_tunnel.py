@@ -577,6 +577,45 @@ def test_nothing_is_said_behind_the_end_of_an_instance() -> None:
 class TestCrowds:
     """Where many end at once, ends have their turn; who is cut has none any more, and is over at once."""
 
+    @pytest.mark.parametrize("who", ["browser", "instance"])
+    def test_a_reset_has_its_turn(self, who: str) -> None:
+        """The other side is open until then, and what it sends goes nowhere."""
+
+        async def conversation(ends: Ends) -> None:
+            first, second = (
+                (ends.browser, ends.instance) if who == "browser" else (ends.instance, ends.browser)
+            )
+            lost, waiting = (
+                (ends.tunnel.down, ends.tunnel.up) if who == "browser" else (ends.tunnel.up, ends.tunnel.down)
+            )
+            turns = _let_nobody_in(ends.worker)
+            reset(cast("asyncio.Transport", first.writer.transport))
+            await _until(lambda: lost.lost)
+            cast("asyncio.Protocol", waiting.transport.get_protocol()).data_received(TEXT)
+            assert (False, 0) == (waiting.lost, waiting.received)
+            while turns:
+                turns.pop()()
+            with pytest.raises(ConnectionError):
+                await second.reader.read(-1)
+
+        talk(conversation)
+
+    def test_an_order_to_end_comes_while_a_reset_waits(self) -> None:
+        """There is nobody any more to take leave of."""
+
+        async def conversation(ends: Ends) -> None:
+            tunnel = ends.tunnel
+            turns = _let_nobody_in(ends.worker)
+            reset(cast("asyncio.Transport", ends.instance.writer.transport))
+            await _until(lambda: tunnel.up.lost)
+            tunnel.end(1012, "service restart", 2.0)
+            await gets_at_last(ends.browser, b"")
+            while turns:
+                turns.pop()()
+            assert "service restart" == tunnel.ended_for
+
+        talk(conversation)
+
     def test_cut_while_both_sides_wait(self) -> None:
         """They have said that they will send no more, and nobody has looked at it."""
 
@@ -595,7 +634,8 @@ class TestCrowds:
         async def conversation(ends: Ends) -> None:
             tunnel, ended = ends.tunnel, ends.worker.ended
             turns = _let_nobody_in(ends.worker)
-            reset(cast("asyncio.Transport", ends.browser.writer.transport))
+            for end in (ends.browser, ends.instance):
+                reset(cast("asyncio.Transport", end.writer.transport))
             await _until(lambda: tunnel.down.lost and tunnel.up.lost)
             assert [] == ended
             tunnel.end(1012, "service restart", 2.0)

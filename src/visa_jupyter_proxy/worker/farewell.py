@@ -8,11 +8,10 @@ something else is waited for longer than `FAREWELL_S`.
 A tunnel gets these parts when it is to end, and is as small and quick as any before.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Final, override
 
-from visa_jupyter_proxy.worker.sides import FollowedSide, Side
+from visa_jupyter_proxy.worker.sides import Deaf, FollowedSide, Side
 
 FAREWELL_S: Final = 2.0
 """For each step: to come to a boundary, to answer the close frame, to close. Docker leaves ten in all."""
@@ -21,36 +20,7 @@ SLOW_S: Final = 30.0
 """How long who still takes something may take for what was queued: nginx's lingering_time."""
 
 
-class _Deaf(asyncio.Protocol):
-    """In the place of a side whose bytes are dropped; of all else it is told as before."""
-
-    __slots__ = ("side",)
-
-    def __init__(self, side: Side) -> None:
-        self.side = side
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        """Drop it: read all the same, for bytes that nobody has read turn the close into a reset."""
-
-    @override
-    def eof_received(self) -> bool:
-        return self.side.eof_received()
-
-    @override
-    def pause_writing(self) -> None:
-        self.side.pause_writing()
-
-    @override
-    def resume_writing(self) -> None:
-        self.side.resume_writing()
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.side.connection_lost(exc)
-
-
-class _LastFrame(_Deaf):
+class _LastFrame(Deaf):
     """In the place of the instance's side: passes on the rest of the frame that is under way."""
 
     __slots__ = ("_followed", "_passed")
@@ -137,7 +107,7 @@ class Farewell:
         up.transport.close()
         self._unsent = self._queued
         if not down.lost:
-            down.transport.set_protocol(_Deaf(down))
+            down.transport.set_protocol(Deaf(down))
             down.finish()
             if not down.ended:
                 down.transport.resume_reading()

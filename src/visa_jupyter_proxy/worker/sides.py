@@ -9,6 +9,7 @@ from typing import Protocol, override
 
 from visa_jupyter_proxy.worker.http.websocket import Frames
 from visa_jupyter_proxy.worker.sockets.hangups import NOT_WATCHED
+from visa_jupyter_proxy.worker.sockets.sockets import reset
 
 
 class TunnelPort(Protocol):
@@ -114,6 +115,11 @@ class Side(asyncio.Protocol):
         else:
             self.transport.close()  # TLS cannot be half-closed here
 
+    def reset(self) -> None:
+        """End at once, and have the peer see a reset."""
+        if not self.lost:
+            reset(self.transport)
+
     def _end(self) -> None:
         if not self.lost:
             self._tunnel.side_ended(self)
@@ -128,6 +134,35 @@ class Side(asyncio.Protocol):
         """Be told of a reset although nobody reads. Most tunnels never need it, and begin faster without."""
         if self.watched == NOT_WATCHED and not self.lost:
             self.watched = self._tunnel.watch(self)
+
+
+class Deaf(asyncio.Protocol):
+    """In the place of a side whose bytes are dropped; of all else it is told as before."""
+
+    __slots__ = ("side",)
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Drop it: read all the same, for bytes that nobody has read turn the close into a reset."""
+
+    @override
+    def eof_received(self) -> bool:
+        return self.side.eof_received()
+
+    @override
+    def pause_writing(self) -> None:
+        self.side.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        self.side.resume_writing()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.side.connection_lost(exc)
 
 
 class FollowedSide(Side):

@@ -17,9 +17,9 @@ from visa_jupyter_proxy.errors import ClientGone, InstanceUnreachable, ProxyErro
 from visa_jupyter_proxy.worker.crowds import Crowd
 from visa_jupyter_proxy.worker.farewell import Farewell
 from visa_jupyter_proxy.worker.http.websocket import Frames, close_frame
-from visa_jupyter_proxy.worker.sides import FollowedSide, Person, Side
+from visa_jupyter_proxy.worker.sides import Deaf, FollowedSide, Person, Side
 from visa_jupyter_proxy.worker.sockets.hangups import Hangups
-from visa_jupyter_proxy.worker.sockets.sockets import Timed, reset
+from visa_jupyter_proxy.worker.sockets.sockets import Timed
 
 LINGER_S: Final = 30.0
 """How long a side may go on after the other has ended: nginx's lingering_time."""
@@ -176,8 +176,7 @@ class Tunnel:
             return
         self.deadline = math.inf
         for side in (self.down, self.up):
-            if not side.lost:
-                reset(side.transport)
+            side.reset()
 
     def drain(self) -> None:
         """End: the worker stops, and another one will serve."""
@@ -254,7 +253,9 @@ class Tunnel:
             else:
                 self._owner.crowd.enter(self._over)
         elif side.was_reset:
-            reset(side.peer.transport)
+            self._end_by(self._owner.now() + LINGER_S)
+            side.peer.transport.set_protocol(Deaf(side.peer))  # there is nobody to send it on to
+            self._owner.crowd.enter(side.peer.reset)
         elif self._farewell is None or not self._farewell.is_last_word:
             self._end_by(self._owner.now() + LINGER_S)
             side.peer.transport.close()
