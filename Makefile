@@ -15,7 +15,7 @@ CHP := configurable-http-proxy@5.3.0
 IN_PARALLEL = --numprocesses $(or $(JOBS),$(shell echo $$(( 2 * $$(nproc) )))) --no-loadscope-reorder
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 
-.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-crowd bench-instructions peers picture docs reference pins clean chromium postgresql nginx prometheus
+.PHONY: help demo test test-slow lint format cases fuzz chaos bench bench-check bench-crowd bench-emulated bench-instructions peers chp picture docs reference pins clean chromium postgresql nginx prometheus
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -50,13 +50,18 @@ chaos: .venv/dev.stamp postgresql  ## Kill workers and nodes KILLS=100 times whi
 	@PYTHONPATH=tests $(BIN)/python -m chaos --kills $(or $(KILLS),$(if $(DURATION),100000,100)) \
 	  $(addprefix --seconds ,$(DURATION)) $(addprefix --seed ,$(SEED)) $(if $(SQLITE),--sqlite)
 
+BENCHED = $(addprefix --rounds ,$(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(PROXIES),--proxies $(PROXIES)) \
+	  $(addprefix --seconds ,$(SECONDS)) $(addprefix --warm-up ,$(WARM_UP)) $(addprefix --output ,$(OUTPUT))
+
 bench: .venv/dev.stamp peers  ## Measure what proxying costs, beside nginx and others (ONLY="small ws" ROUNDS=1 PROXIES="ours nginx")
-	@$(BIN)/python -m benchmarks $(addprefix --rounds ,$(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(PROXIES),--proxies $(PROXIES)) $(addprefix --seconds ,$(SECONDS)) $(addprefix --output ,$(OUTPUT))
+	@$(BIN)/python -m benchmarks $(BENCHED)
 
 bench-check: .venv/dev.stamp  ## Fail when we cost more than a tenth more than committed, as a multiple of nginx
 	@if [ "$(NEEDS)" = instructions ] && ! $(BIN)/python -m benchmarks --comparable; then exit 0; fi; \
 	$(MAKE) peers; $(BIN)/python -m benchmarks --check $(if $(ONLY),--only $(ONLY)) $(addprefix --rounds ,$(ROUNDS))
+
+bench-emulated: .venv/dev.stamp chp  ## Count instructions, the kernel's too, where perf cannot: on an emulated machine (options of `make bench`; WARM_UP=2)
+	@$(BIN)/python -m benchmarks.emulated $(addprefix --checkout ,$(CHECKOUT)) $(BENCHED)
 
 bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, connection, ws, ws64k, kernel, open or openkernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)
@@ -122,7 +127,7 @@ clean:  ## Remove what was installed and made here
 
 # What cannot be installed is left out, and the benchmark says so. Debian would start nginx and HAProxy as
 # services at once: a policy forbids that meanwhile.
-peers:
+peers: chp
 	@missing=; for program in nginx:nginx-light haproxy:haproxy wrk:wrk; do \
 	  PATH="$$PATH:/usr/sbin" command -v "$${program%%:*}" >/dev/null || missing+=" $${program##*:}"; done; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else sudo=none; fi; \
@@ -131,6 +136,8 @@ peers:
 	  if [ -e $$policy ]; then policy=; else printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; \
 	  $$sudo chmod +x $$policy; trap "$$sudo rm -f $$policy" EXIT; fi; $$sudo apt-get -qq update; \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing; fi
+
+chp:
 	@if [ -e node_modules/configurable-http-proxy ]; then exit 0; fi; \
 	if ! command -v npm >/dev/null; then echo "Missing: npm, for $(CHP)" >&2; exit 0; fi; \
 	echo "Installing $(CHP) ..."; \

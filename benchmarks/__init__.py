@@ -3,6 +3,7 @@
     make bench                                      # everything, about half an hour
     make bench ONLY="small download" ROUNDS=1 PROXIES="ours nginx"
     make bench-check                                # is our ratio to nginx still what is committed?
+    make bench-emulated                             # instructions, where perf cannot count them
     make bench-instructions WORK=small              # our user instructions alone, by callgrind
 
 The proxy is pinned to one CPU, everything else to others. Each scenario runs against one proxy after the
@@ -18,6 +19,7 @@ complete and correct. `python -m benchmarks --help` has the options.
     processes   children that do not outlive us
     report      results.json, table, ratios, the check against what is committed
     chart       the README's picture
+    emulated    instructions, user and kernel, of all proxies; repeats on a busy machine
     callgrind   instructions of one worker, function by function; repeats on a busy machine
 
 By themselves, each with a docstring that says how:

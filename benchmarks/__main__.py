@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from benchmarks import chart, counters, proxies
 from benchmarks.processes import Failed
 from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row, compared, tables
-from benchmarks.scenarios import CHECKED, SCENARIOS, Scenario, Stage
+from benchmarks.scenarios import CHECKED, SCENARIOS, WARM_UP_S, Scenario, Stage
 from benchmarks.world import World, running_world
 
 LATEST: Final = Path(__file__).with_name("results") / "latest.json"
@@ -47,17 +47,17 @@ def measured(
         for number in range(1, options.rounds + 1):
             for name in names:
                 say(f"{scenario.title}: round {number}, {name}")
-                _measure(world, scenario, name, row, options.seconds)
+                _measure(world, scenario, name, row, options)
     return results
 
 
-def _measure(world: World, scenario: Scenario, name: str, row: Row, seconds: float) -> None:
+def _measure(world: World, scenario: Scenario, name: str, row: Row, options: argparse.Namespace) -> None:
     """Start a proxy, measure it, end it. What goes wrong stays with this proxy and this scenario."""
     if name in row.errors:
         return
     try:
         with proxies.PROXIES[name](world) as proxy:
-            row.add(name, scenario.measure(Stage(world, proxy, seconds)))
+            row.add(name, scenario.measure(Stage(world, proxy, options.seconds, options.warm_up)))
     except Failed as error:
         say(f"  error: {error}")
         row.errors[name] = " ".join(str(error).split())[:300]
@@ -76,6 +76,7 @@ def about(options: argparse.Namespace, names: Sequence[str]) -> dict[str, object
         "python": platform.python_version(),
         "versions": {name: said[name] for name in names},
         "rounds": options.rounds,
+        "warm_up": options.warm_up,
         "seconds": options.seconds,
         "counted": list(counters.countable()),
     }
@@ -90,14 +91,17 @@ def _system() -> str:
     return f"{name}, {Path(sys.executable).resolve()}"
 
 
-def parsed() -> argparse.Namespace:
-    """Read the command line."""
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read these arguments, or those of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what proxying costs.")
     known = [scenario.name for scenario in SCENARIOS]
     parser.add_argument("--only", nargs="+", choices=known, metavar="SCENARIO", help=f"of {' '.join(known)}")
     parser.add_argument("--proxies", nargs="+", choices=list(proxies.PROXIES), default=list(proxies.PROXIES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, help="for work that could go on for ever: 4, for a check 2")
+    parser.add_argument(
+        "--warm-up", type=float, default=WARM_UP_S, metavar="SECONDS", help=f"before: {WARM_UP_S:g}"
+    )
     parser.add_argument("--output", type=Path, help="write the results to this file (JSON)")
     task = parser.add_mutually_exclusive_group()
     task.add_argument(
@@ -106,7 +110,7 @@ def parsed() -> argparse.Namespace:
     task.add_argument(
         "--comparable", action="store_true", help="only tell whether a check would compare instructions"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.seconds = options.seconds or (_CHECK_S if options.check else _BENCH_S)
     return options
 

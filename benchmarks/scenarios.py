@@ -23,8 +23,8 @@ type Sample = dict[str, float]
 
 CONNECTIONS: Final = 32
 
-_WARM_UP_S: Final = 2.0
-"""Enough for CPython's specialising interpreter, and for V8 to compile."""
+WARM_UP_S: Final = 2.0
+"""Enough for CPython's specialising interpreter, and on hardware for V8 to compile."""
 
 _RAMP: Final = 3
 """Requests for each connection until all of them work: every second answer lets another one begin."""
@@ -48,6 +48,8 @@ class Stage:
     proxy: Running
     seconds: float
     """How long work goes on that could go on for ever."""
+    warm_up: float
+    """And how long before it is measured; seconds."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _probe(stage: Stage, target: str, size: int) -> None:
 def _by_wrk(work: str, size: int, close: bool, stage: Stage) -> Sample:
     request = wrk.Request(TARGETS[work], size, CONNECTIONS, close)
     _probe(stage, request.target, request.size)
-    wrk.run(stage.world, stage.proxy.port, request, _WARM_UP_S)
+    wrk.run(stage.world, stage.proxy.port, request, stage.warm_up)
     with usage(stage.proxy.child) as used:
         result = wrk.run(stage.world, stage.proxy.port, request, stage.seconds)
     return _sample(result, used, result.done)
@@ -99,7 +101,7 @@ def _by_our_client(work: str, connections: int, divisor: int, stage: Stage) -> S
     """Have work done for a while; a unit is `divisor` times what the client counts."""
     with Driver.running(stage.world, work, stage.proxy.port, connections) as load:
         load.order(f"ramp {_RAMP * connections}")
-        load.order(f"seconds {_WARM_UP_S}")
+        load.order(f"seconds {stage.warm_up}")
         _wait_until_idle(stage.proxy)  # what the warm-up has left behind is not what is measured
         with usage(stage.proxy.child) as used:
             result = load.order(f"seconds {stage.seconds}")

@@ -1,5 +1,6 @@
 """The benchmark's own arithmetic: what it makes of figures that it has measured."""
 
+import json
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import chart, counters, messages, report
+from benchmarks import chart, counters, emulated, messages, report
 from benchmarks.driver import Driver
 from benchmarks.processes import Failed, child, free_port
 from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row
@@ -134,6 +135,32 @@ class TestReport:
         assert "small answer" in picture
         assert "error: ours" in picture
         assert "<title>" not in picture
+
+
+class TestEmulated:
+    """What the emulated machine says."""
+
+    def test_a_nanosecond_is_an_instruction(self) -> None:
+        """CPU time becomes instructions, and stays no time; nor is there any latency of such a machine."""
+        said = f"100080000\r\n{json.dumps(_results(p50_us=7.0).as_json())}".replace("\n", "\r\n")
+        samples = emulated.counted(said).rows["small"].samples
+        assert [{INSTRUCTIONS: 10e3}, {INSTRUCTIONS: 20e3}] == samples["ours"]
+
+    @pytest.mark.parametrize("took", [101_100_000, 98_900_000, 0])
+    def test_a_loop_of_known_length_says_whether_it_is(self, took: int) -> None:
+        """More than a hundredth off, nothing of that machine is believed."""
+        with pytest.raises(Failed, match="was counted as"):
+            emulated.counted(f"{took}\n{json.dumps(_results().as_json())}")
+
+    @pytest.mark.parametrize("said", ["", "100000000\n", '100000000\n{"about"', "Traceback\n{}"])
+    def test_a_machine_that_ended_early_has_no_results(self, said: str) -> None:
+        """Whether it never came so far, or was cut off: it is said, and nothing is shown."""
+        with pytest.raises(Failed, match="without results"):
+            emulated.counted(said)
+
+    def test_the_loop_leaves_nothing_behind(self) -> None:
+        """It ends, its memory can be given back, and it takes CPU time."""
+        assert emulated.loop() > 0
 
 
 class TestCounters:
