@@ -251,6 +251,33 @@ class TestWriting:
 
         asyncio.run(main())
 
+    def test_a_write_costs_no_more_when_many_sessions_are_open(self, tmp_path: Path) -> None:
+        """Those of other keys are not read, not even of the same instance; two are new in this write."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me") as journal:
+                few = await sqlite_steps(journal, journal.write("me", [an_opened(0), an_opened(1)]))
+                await journal.write("me", [an_opened(number) for number in range(2, 500)])
+                more = journal.write("me", [an_opened(500), an_opened(501)])
+                assert await sqlite_steps(journal, more) < 2 * few
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_a_write_costs_no_more_when_many_reports_are_pending(self, tmp_path: Path, others: int) -> None:
+        """Nothing is read of this owner's, be there one of another owner's or none."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "you") as journal:
+                await journal.write("you", [an_opened(number) for number in range(others)])
+                few = await sqlite_steps(journal, journal.write("me", [an_opened(10)]))
+                many = range(11, 500)
+                await journal.write("me", [an_opened(number) for number in many])
+                await journal.write("me", [an_ended(number) for number in many])
+                assert await sqlite_steps(journal, journal.write("me", [an_opened(500)])) < 2 * few
+
+        asyncio.run(main())
+
 
 class TestEndings:
     """Orders to end connections, from one owner to another."""

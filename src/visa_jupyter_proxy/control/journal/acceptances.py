@@ -1,18 +1,16 @@
 """How often nodes have seen the VISA API accept a token of a user for an instance; never the token."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from visa_jupyter_proxy.control.journal import lists
 from visa_jupyter_proxy.control.journal.schema import acceptances
 
 type Key = tuple[str, int]
 
-_values: BindParameter[Any] = bindparam("values", expanding=True)
 _key = (acceptances.c.user_id, acceptances.c.instance_id)
-_there = select(*_key, acceptances.c.writer, acceptances.c.accepted).where(tuple_(*_key).in_(_values))
+_there = lists.Among(select(*_key, acceptances.c.writer, acceptances.c.accepted), _key)
 _again = (
     update(acceptances)
     .where(acceptances.c.user_id == bindparam("user"), acceptances.c.instance_id == bindparam("instance"))
@@ -35,7 +33,7 @@ def record(
 
     What nobody has counted on since `forget_before` is deleted.
     """
-    there = {(row.user_id, row.instance_id) for row in lists.rows(connection, _there, keys)}
+    there = {(row.user_id, row.instance_id) for row in _there.rows(connection, keys)}
     again = [
         {"user": user, "instance": instance, "to_writer": writer, "to_at": at}
         for user, instance in keys
@@ -57,7 +55,7 @@ def counts(connection: Connection, *, writer: str, keys: Iterable[Key]) -> dict[
     """Say how often each was accepted, leaving out those that `writer` has counted last."""
     return {
         (row.user_id, row.instance_id): row.accepted
-        for row in lists.rows(connection, _there, {*keys})
+        for row in _there.rows(connection, {*keys})
         if row.writer != writer
     }
 

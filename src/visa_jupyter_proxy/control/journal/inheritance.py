@@ -7,7 +7,7 @@ any other's, in the order of their keys, and so before a session that opens with
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import Connection, insert, or_, select, tuple_
+from sqlalchemy import Connection, bindparam, insert, or_, select
 
 from visa_jupyter_proxy.control.journal import lists
 from visa_jupyter_proxy.control.journal.records import ReportState, new_id
@@ -17,6 +17,8 @@ from visa_jupyter_proxy.mailbox import NotebookKey
 REASON: Final = "left by 3.5"
 
 _key = (sessions.c.instance_id, sessions.c.kernel_id, sessions.c.session_id)
+_is_newer = or_(sessions.c.closed_at.is_(None), sessions.c.closed_at >= bindparam("at"))
+_newer = lists.Among(select(*_key).where(_is_newer), _key)
 
 
 def inherit(
@@ -35,11 +37,8 @@ def inherit(
     """
     if connection.scalar(select(owners.c.id).where(owners.c.id == owner)) is not None:
         return None
-    known = set()
-    for some in lists.parts((key.instance_id, key.kernel_id, key.session_id) for key in keys):
-        newer = or_(sessions.c.closed_at.is_(None), sessions.c.closed_at >= at)
-        rows = connection.execute(select(*_key).where(tuple_(*_key).in_(some), newer))
-        known |= {NotebookKey(*row) for row in rows}
+    wanted = [(key.instance_id, key.kernel_id, key.session_id) for key in keys]
+    known = {NotebookKey(*row) for row in _newer.rows(connection, wanted, at=at)}
     closed = {new_id(): key for key in keys if key not in known}
     row = {"pid": 0, "beats": 0, "beat_at": at, "started_at": at, "stopped_at": now}
     connection.execute(insert(owners).values(id=owner, node=node, **row))

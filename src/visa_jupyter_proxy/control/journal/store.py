@@ -194,7 +194,7 @@ class Journal:
 
     async def blocked(self, owner: str, reports: Iterable[str]) -> set[str]:
         """Of these reports of `owner`, those that still wait for an earlier one of another owner."""
-        return {*reports} & await self.transact(lambda connection: takeover.blocked(connection, owner))
+        return await self.transact(lambda connection: takeover.blocked(connection, owner, reports))
 
     def _check(self, connection: Connection, owner: str) -> None:
         row = connection.execute(_stopped_at, {"owner": owner}).one_or_none()

@@ -1,5 +1,6 @@
 """What becomes of an owner that is dead or has stopped: its connections end, its reports are taken over."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -159,14 +160,17 @@ def adopt(connection: Connection, owner: str) -> list[Due]:
     if not rows:
         return []
     connection.execute(_adopt, {"me": owner})
-    waiting = blocked(connection, owner)
+    waiting = blocked(connection, owner, [row.report for row in rows])
     return [
         Due(row.report, row.kind, _key(row), row.number, blocked=row.report in waiting, user=row.user_id)
         for row in rows
     ]
 
 
-_others = select(reports.c.number).where(_is_pending, reports.c.owner != _me).limit(1)
+# Two looks at an index: one for `!=` would go over all that are ours.
+_are_others_pending = select(
+    or_(*(exists().where(_is_pending, it) for it in (reports.c.owner < _me, reports.c.owner > _me)))
+)
 
 
 def _waiting() -> Select[str]:
@@ -178,8 +182,7 @@ def _waiting() -> Select[str]:
         .join(sessions, and_(*same_key))
         .join(earlier, earlier.c.session == sessions.c.id)
         .where(
-            mine.c.owner == _me,
-            mine.c.state == ReportState.PENDING.value,
+            mine.c.id.in_(bindparam("values", expanding=True)),
             earlier.c.owner != _me,
             earlier.c.state == ReportState.PENDING.value,
             earlier.c.number < mine.c.number,
@@ -191,11 +194,11 @@ def _waiting() -> Select[str]:
 _blocked = _waiting()
 
 
-def blocked(connection: Connection, owner: str) -> set[str]:
-    """Give the pending reports of `owner` that wait for an earlier one of the same key and another owner."""
-    if connection.scalar(_others, {"me": owner}) is None:
+def blocked(connection: Connection, owner: str, of: Iterable[str]) -> set[str]:
+    """Give those of these pending reports of `owner` that wait for another's earlier one of the same key."""
+    if not connection.scalar(_are_others_pending, {"me": owner}):
         return set()
-    return set(connection.scalars(_blocked, {"me": owner}))
+    return {row.id for row in lists.rows(connection, _blocked, of, me=owner)}
 
 
 def _key(session: Any) -> NotebookKey:

@@ -15,7 +15,6 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    tuple_,
     update,
 )
 
@@ -35,7 +34,7 @@ _held = select(*(connections.c[name] for name in ("id", "session", "ended_at", *
 )
 _sums = select(*(sessions.c[name] for name in ("id", *SUMS))).where(sessions.c.id.in_(_values))
 _key = (sessions.c.instance_id, sessions.c.kernel_id, sessions.c.session_id)
-_open = select(sessions.c.id, *_key).where(tuple_(*_key).in_(_values), sessions.c.closed_at.is_(None))
+_open = lists.Among(select(sessions.c.id, *_key).where(sessions.c.closed_at.is_(None)), _key)
 _carriers = (
     select(connections.c.session, func.count().label("carriers"))
     .where(connections.c.session.in_(_values), connections.c.ended_at.is_(None))
@@ -96,7 +95,7 @@ def write(connection: Connection, owner: str, records: Sequence[Record]) -> list
     _store(connection, changes)
     numbered = lists.rows(connection, _numbers, [report for report in due if report is not None])
     numbers = {row.id: row.number for row in numbered}
-    waiting = takeover.blocked(connection, owner) if numbers else set()
+    waiting = takeover.blocked(connection, owner, numbers) if numbers else set()
     return [
         None
         if report is None or not isinstance(record, Opened | Ended)
@@ -121,7 +120,7 @@ def _load(connection: Connection, records: Sequence[Record]) -> Held:
             held.over.add(row.id)
     new = [r for r in records if isinstance(r, Opened) and r.connection not in held.sessions]
     keys = {(r.key.instance_id, r.key.kernel_id, r.key.session_id) for r in new}
-    for row in lists.rows(connection, _open, keys):
+    for row in _open.rows(connection, keys):
         held.open[NotebookKey(row.instance_id, row.kernel_id, row.session_id)] = row.id
     held.untold = {row.session for row in lists.rows(connection, _untold, held.open.values())}
     carried = {*held.sessions.values(), *held.open.values()}
