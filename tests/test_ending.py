@@ -1,9 +1,18 @@
-"""When tunnels are told that the worker stops (a clock that stands)."""
+"""When tunnels are told that the worker stops (a clock that stands), and what it costs to end some."""
+
+import asyncio
+from typing import override
 
 import pytest
 
-from visa_jupyter_proxy.worker.ending import MOST_IN_A_SECOND, Departure
-from visa_jupyter_proxy.worker.tunnel import Tunnel
+from support.costs import instructions
+from support.grants import Setting
+from visa_jupyter_proxy.control.admin.ending import end_here
+from visa_jupyter_proxy.control.journal.endings import Ending
+from visa_jupyter_proxy.control.supervisor import Supervisor
+from visa_jupyter_proxy.mailbox import EndTunnels
+from visa_jupyter_proxy.worker.ending import MOST_IN_A_SECOND, Departure, end_tunnels
+from visa_jupyter_proxy.worker.tunnel import Origin, Tunnel
 
 
 class _Told(Tunnel):
@@ -11,9 +20,15 @@ class _Told(Tunnel):
 
     __slots__ = ("told",)
 
-    def __init__(self) -> None:
+    def __init__(self, notebook: int = 0) -> None:
         self.told = False
+        self.origin = Origin("", "", b"", b"", "jupyter", 12, "anna", None, 0.0, notebook)
 
+    @override
+    def end(self, code: int, reason: str, now: float) -> None:
+        self.told = True
+
+    @override
     def drain(self) -> None:
         """Keep it."""
         assert not self.told
@@ -62,3 +77,47 @@ class TestDeparture:
         connections -= {*tunnels[:9]}
         departure.step(0.0)
         assert tunnels[9].told
+
+
+class _Workers(Supervisor):
+    """Workers that only keep what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[EndTunnels, int | None]] = []
+
+    @override
+    def end_tunnels(self, message: EndTunnels, worker: int | None = None) -> None:
+        self.told.append((message, worker))
+
+
+class TestEnding:
+    """A user may have thousands of tunnels, and so may a session."""
+
+    @pytest.mark.parametrize("fits", [{"user": "anna"}, {"notebooks": frozenset(range(200))}])
+    def test_each_tunnel_is_ended_and_all_grants_are_gone_through_once(self, fits: dict[str, object]) -> None:
+        """Not once for each tunnel: whose grants are forgotten is the same for all of them."""
+
+        async def cost(tunnels: int, grants: int) -> int:
+            setting = Setting()
+            for number in range(grants):
+                await setting.grant(f"token{number}", 100 + number)
+            connections = [_Told(number) for number in range(tunnels)]
+            message = EndTunnels(**fits, code=1008, reason="x", forget_grants=True)  # type: ignore[arg-type]
+            counted = instructions(lambda: end_tunnels(message, connections, setting.authorization, 0.0))
+            assert all(one.told for one in connections)
+            await setting.authorization.close()
+            return counted
+
+        async def main() -> None:
+            many, few = await cost(200, 200), await cost(200, 1) + await cost(1, 200)
+            assert many < 2 * few
+
+        asyncio.run(main())
+
+    def test_a_worker_is_told_once_of_all_that_are_ordered_one_by_one(self) -> None:
+        """It goes through its tunnels for each message; an order about a user is one of its own."""
+        workers = _Workers()
+        orders = [Ending(number % 2, number, None, "ada") for number in range(4)]
+        end_here(workers, [*orders, Ending(None, None, "anna", "ada")])
+        told = [(message.user, message.notebooks, worker) for message, worker in workers.told]
+        assert [("anna", None, None), (None, {0, 2}, 0), (None, {1, 3}, 1)] == told

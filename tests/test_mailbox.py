@@ -93,7 +93,7 @@ _ALL: list[Message] = [
     EndTunnels(
         user="anna",
         instance_id=12,
-        notebook=1,
+        notebooks=frozenset({1}),
         not_host="10.0.0.7",
         code=1008,
         reason="no access any more",

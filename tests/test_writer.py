@@ -67,7 +67,7 @@ class Desk:
             owner_timeout_s=OWNER_TIMEOUT_S,
             monotonic=self.clock,
             wall=lambda: 2000.0,
-            end=self.ended.append,
+            end=self.ended.extend,
         )
 
     def opens(self, tunnel: int) -> None:

@@ -161,7 +161,9 @@ class TestWhoIsMeant:
         assert lives(his)
         assert REASON == stage.reason(stage.tunnels()["S"])
 
-    @pytest.mark.parametrize("fits", [{"user": "carl"}, {"user": "anna", "number": 2}, {"notebook": 99}])
+    @pytest.mark.parametrize(
+        "fits", [{"user": "carl"}, {"user": "anna", "number": 2}, {"notebooks": frozenset({99})}]
+    )
     def test_nobody(self, stage: Stage, fits: dict[str, object]) -> None:
         """Then nothing happens."""
         client = stage.open(1, "anna", "S")
@@ -175,7 +177,7 @@ class TestWhoIsMeant:
     def test_one_connection(self, stage: Stage) -> None:
         """By the number that it was told of with."""
         first, second = stage.open(1, "anna", "S"), stage.open(1, "anna", "T")
-        stage.end(notebook=stage.tunnels()["T"])
+        stage.end(notebooks=frozenset({stage.tunnels()["T"]}))
         assert is_told_and_ended(second)
         assert lives(first)
 
@@ -219,7 +221,7 @@ class TestGrants:
         client = stage.open(1, "anna", "S")
         assert 200 == stage.get(2, "ben")
         asked = stage.questions()
-        stage.end(notebook=stage.tunnels()["S"], forget_grants=True)
+        stage.end(notebooks=frozenset({stage.tunnels()["S"]}), forget_grants=True)
         assert is_told_and_ended(client)
         assert [200, 200] == [stage.get(2, "ben"), stage.get(1, "anna")]
         assert asked + 1 == stage.questions()

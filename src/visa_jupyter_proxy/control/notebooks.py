@@ -14,7 +14,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from visa_jupyter_proxy import logs
@@ -58,7 +58,7 @@ class Notebooks:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
-        end: Callable[[Ending], None] = lambda _: None,
+        end: Callable[[Iterable[Ending]], None] = lambda _: None,
     ) -> None:
         """`end` is called with what another node has ordered to be ended here; it must not raise."""
         self._monotonic = monotonic

@@ -5,7 +5,7 @@ What a worker says goes from here to those whom it concerns; what is to be ended
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from visa_jupyter_proxy import logs, state
 from visa_jupyter_proxy.control.admin.ending import end_here
@@ -179,5 +179,5 @@ class Parts:
     def _end_tunnels(self, message: EndTunnels) -> None:
         self.supervisor.end_tunnels(message)
 
-    def _end(self, ending: Ending) -> None:
-        end_here(self.supervisor, ending)
+    def _end(self, ordered: Iterable[Ending]) -> None:
+        end_here(self.supervisor, ordered)

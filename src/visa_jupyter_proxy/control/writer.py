@@ -14,7 +14,7 @@
 import math
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from visa_jupyter_proxy import logs
@@ -61,7 +61,7 @@ class Writer:
         largest_backlog: int = LARGEST,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
-        end: Callable[[Ending], None],
+        end: Callable[[Iterable[Ending]], None],
     ) -> None:
         """`linger_s`: how long the connections of an owner that has stopped carry their sessions on.
 
@@ -246,8 +246,7 @@ class Writer:
         if waiting:
             self._author.unblock(await self._journal.blocked(self.owner, waiting))
         self._author.beaten()
-        for ending in await self._journal.endings(self.owner, self._wall()):
-            self._end(ending)
+        self._end(await self._journal.endings(self.owner, self._wall()))
 
     # --- when the journal does not do what we want ---------------------------------------------
 

@@ -106,8 +106,8 @@ class EndTunnels(msgspec.Struct, kw_only=True, tag="end_tunnels"):
     user: str | None = None
     """As in `TunnelOpened`."""
     instance_id: int | None = None
-    notebook: int | None = None
-    """The number of `TunnelOpened.tunnel`, of this worker."""
+    notebooks: frozenset[int] | None = None
+    """Numbers of `TunnelOpened.tunnel`, of this worker."""
     not_host: str | None = None
     """Only those to another address than this one, which is written as `ipaddress` writes it."""
     code: int
@@ -115,7 +115,7 @@ class EndTunnels(msgspec.Struct, kw_only=True, tag="end_tunnels"):
     reason: str
     """For the browser (cut to 123 bytes), the log, and `TunnelEnded.reason`."""
     forget_grants: bool = False
-    """Also ask the API again for who fits: with `notebook`, for the user and the instance of that tunnel."""
+    """Also ask the API again for who fits: with `notebooks`, for users and instances of those tunnels."""
 
 
 class LookAtTunnels(msgspec.Struct, tag="look_at_tunnels"):

@@ -54,10 +54,11 @@ def end_tunnels(
         tunnel.end(message.code, message.reason, now)
     if not message.forget_grants:
         return
-    if message.notebook is None:
-        authorization.forget_all(message.user, message.instance_id, message.not_host)
-    for tunnel in meant:
-        authorization.forget_all(tunnel.origin.user, tunnel.origin.instance_id, message.not_host)
+    whose = {(message.user, message.instance_id)}
+    if message.notebooks is not None:
+        whose = {(tunnel.origin.user, tunnel.origin.instance_id) for tunnel in meant}
+    for user, instance_id in whose:
+        authorization.forget_all(user, instance_id, message.not_host)
 
 
 def _is_meant(tunnel: Tunnel, message: EndTunnels) -> bool:
@@ -65,7 +66,7 @@ def _is_meant(tunnel: Tunnel, message: EndTunnels) -> bool:
     return (
         message.user in (None, origin.user)
         and message.instance_id in (None, origin.instance_id)
-        and message.notebook in (None, origin.notebook)
+        and (message.notebooks is None or origin.notebook in message.notebooks)
         and (message.not_host is None or _host(tunnel) != message.not_host)
     )
 

@@ -5,6 +5,8 @@ are forgotten, too, and VISA is asked again.
 """
 
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
@@ -25,23 +27,33 @@ _NUL: Final = "\0"
 REASON: Final = "ended by an administrator"
 
 
-def end_here(supervisor: Supervisor, ending: Ending) -> None:
-    """Have the workers of this node end what is ordered, and say so in the log."""
-    logs.get().notice(
-        "connections are ended for an administrator",
-        asked_by=ending.asked_by,
-        user=ending.user,
-        worker=ending.worker,
-        tunnel=ending.tunnel,
+def end_here(supervisor: Supervisor, ordered: Iterable[Ending]) -> None:
+    """Have the workers of this node end what is ordered, and say so in the log.
+
+    A worker looks through all its tunnels for each message, and a session may have thousands: those that are
+    ordered one by one are in one message for each worker.
+    """
+    tunnels: defaultdict[int | None, set[int]] = defaultdict(set)
+    for ending in ordered:
+        logs.get().notice(
+            "connections are ended for an administrator",
+            asked_by=ending.asked_by,
+            user=ending.user,
+            worker=ending.worker,
+            tunnel=ending.tunnel,
+        )
+        if ending.tunnel is None:
+            supervisor.end_tunnels(_message(user=ending.user))
+        else:
+            tunnels[ending.worker].add(ending.tunnel)
+    for worker, numbers in tunnels.items():
+        supervisor.end_tunnels(_message(notebooks=frozenset(numbers)), worker)
+
+
+def _message(*, user: str | None = None, notebooks: frozenset[int] | None = None) -> EndTunnels:
+    return EndTunnels(
+        user=user, notebooks=notebooks, code=POLICY_VIOLATION, reason=REASON, forget_grants=True
     )
-    message = EndTunnels(
-        user=ending.user,
-        notebook=ending.tunnel,
-        code=POLICY_VIOLATION,
-        reason=REASON,
-        forget_grants=True,
-    )
-    supervisor.end_tunnels(message, ending.worker)
 
 
 class UserEnded(NamedTuple):
@@ -85,9 +97,8 @@ class Endings:
         found = await self._journal.transact(work)
         if found is None:
             return None
-        for _, owner, ending in found:
-            if owner == self._notebooks.owner:
-                end_here(self._supervisor, ending)
+        ours = [ending for _, owner, ending in found if owner == self._notebooks.owner]
+        end_here(self._supervisor, ours)
         return sorted({node for node, _, _ in found})
 
     async def user(self, user: str, asked_by: str) -> UserEnded:
@@ -97,7 +108,7 @@ class Endings:
         """
         ending = Ending(None, None, user, asked_by)
         instances = self._vigil.instances(user)  # before they are ended
-        end_here(self._supervisor, ending)
+        end_here(self._supervisor, [ending])
 
         def work(connection: Connection) -> UserEnded:
             alive = under_way.alive(connection)
