@@ -414,6 +414,20 @@ class TestOwners:
         assert [(year - 10, year)] == storage.rows("SELECT opened_at, ended_at FROM connections")
         assert [(year - 10, year)] == storage.rows("SELECT opened_at, closed_at FROM sessions")
 
+    def test_burial_costs_no_more_for_a_session_that_was_come_back_to_all_day(self, tmp_path: Path) -> None:
+        """Nothing is read of its connections that have ended, although the last one says why it is over."""
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "old", "new") as journal:
+                await journal.write("old", [an_opened(0)])
+                few = await sqlite_steps(journal, journal.bury("old", 0, "me", 1.0))
+                many = range(1, 1000)
+                await journal.write("new", [an_opened(number, 1) for number in many])
+                await journal.write("new", [an_ended(number, 1) for number in many[1:]])
+                assert await sqlite_steps(journal, journal.bury("new", 0, "me", 1.0)) < 2 * few
+
+        asyncio.run(main())
+
     def test_what_the_dead_had_left_ends_when_it_was_left(self, storage: Storage) -> None:
         """Not with the last heartbeat, and with the reason that was known."""
 

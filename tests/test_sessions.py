@@ -78,12 +78,18 @@ class Facility:
             " VALUES"
             f" ('{name}', {instance}, 'kernel-{name}', 'session-{name}', '{user}', {at}, {closed}, 'gone',"
             f" 1, 10, 20, {counted}, {counted}, {touch});"
-            "INSERT INTO connections (id, session, owner, worker, tunnel, opened_at, ended_at) VALUES"
-            f" ('{name}', '{name}', 'me', 1, 1, {at}, {closed});"
         )
+        self.connection(name, name, at, closed)
         if report is not None:
             self.report(name, name, "close", report)
         return name
+
+    def connection(self, name: str, session: str, at: float = NOON, ended: str = repr(NOON + HOUR)) -> None:
+        """Add a connection of a session."""
+        self.storage.script(
+            "INSERT INTO connections (id, session, owner, worker, tunnel, opened_at, ended_at) VALUES"
+            f" ('{name}', '{session}', 'me', 1, 1, {at}, {ended});"
+        )
 
     def report(self, name: str, session: str, kind: str, state: str) -> None:
         """Add a report of a session."""
@@ -318,6 +324,21 @@ class TestPrune:
         assert [2, 2, 1] == steps
         for table in ("sessions", "connections", "reports"):
             assert kept == facility.ids(table)
+
+    def test_what_was_come_back_to_all_year_goes_in_pieces(
+        self, facility: Facility, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No transaction is longer for it: a proxy waits for its turn, and with PostgreSQL one is cut after 10 s."""
+        monkeypatch.setattr(upkeep, "_MOST_CONNECTIONS", 3)
+        name = facility.session()
+        for number in range(7):
+            facility.connection(f"c{number}", name)
+        with facility.asked() as asked:
+            steps: list[int] = []
+            assert 1 == asked.prune(1, steps.append)
+        assert [0, 0, 1] == steps
+        for table in ("sessions", "connections", "reports"):
+            assert [] == facility.ids(table)
 
 
 class TestAnonymise:

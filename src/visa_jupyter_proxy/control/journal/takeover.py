@@ -39,15 +39,18 @@ _idle = select(sessions).where(
     # Whosever connection it is that carries it.
     ~exists().where(connections.c.session == sessions.c.id, _is_carrying),
 )
+# That of the connection that was over last, of perhaps thousands: an index ends with when they were.
+_reason = (
+    select(connections.c.reason)
+    .where(connections.c.session == sessions.c.id)
+    .order_by(connections.c.ended_at.desc())
+    .limit(1)
+    .scalar_subquery()
+)
 _close = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
-    .values(closed_at=bindparam("at"), reason=bindparam("why"))
-)
-_reasons = (
-    select(connections.c.session, connections.c.reason)
-    .where(connections.c.session.in_(bindparam("values", expanding=True)))
-    .order_by(connections.c.ended_at)
+    .values(closed_at=bindparam("at"), reason=_reason)
 )
 
 
@@ -96,9 +99,7 @@ def _end(connection: Connection, dead: str, last_sign: Column[Any], at: float) -
     )
     idle = lists.rows(connection, _idle, set(carried))
     if idle:
-        # That of the connection that was over last.
-        reasons = dict(map(tuple, lists.rows(connection, _reasons, [row.id for row in idle])))
-        connection.execute(_close, [{"session": row.id, "at": at, "why": reasons[row.id]} for row in idle])
+        connection.execute(_close, [{"session": row.id, "at": at} for row in idle])
         _report(connection, dead, idle, at)
         ends.correct(connection, [row.id for row in idle])
     return len(carried)

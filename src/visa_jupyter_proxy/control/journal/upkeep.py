@@ -30,6 +30,9 @@ from visa_jupyter_proxy.control.journal.store import Journal
 _STEP: Final = 500
 """Sessions in one transaction: some ten milliseconds."""
 
+_MOST_CONNECTIONS: Final = 5000
+"""Of them in one transaction: a session that browsers came back to for weeks has tens of thousands."""
+
 NOBODY: Final = 0
 """The instance of an anonymised session; VISA's ids begin with 1."""
 
@@ -50,30 +53,37 @@ _old = (
     .limit(_STEP)
 )
 # What refers to a session goes before it.
+_some_connections = delete(connections).where(
+    connections.c.id.in_(
+        select(connections.c.id).where(connections.c.session.in_(_values)).limit(bindparam("most"))
+    )
+)
 _deletions = (
     delete(reports).where(reports.c.session.in_(_values)),
-    delete(connections).where(connections.c.session.in_(_values)),
     delete(sessions).where(sessions.c.id.in_(_values)),
 )
 
 
 async def prune(journal: Journal, before: float) -> AsyncGenerator[int]:
-    """Delete the sessions that were closed before that time; give how many, step by step.
+    """Delete the sessions that were closed before that time; give how many, step by step, which may be 0.
 
     Raises `JournalUnavailable`; the steps before that stay done.
     """
-    gone = _STEP
-    while gone == _STEP:
-        gone = await journal.transact(partial(_prune, before=before))
-        if gone:
-            yield gone
+    while (gone := await journal.transact(partial(_prune, before=before))) is not None:
+        yield gone
 
 
-def _prune(connection: Connection, before: float) -> int:
-    gone = connection.scalars(_old, {"before": before}).all()
-    for deletion in _deletions if gone else ():
-        connection.execute(deletion, {"values": gone})
-    return len(gone)
+def _prune(connection: Connection, before: float) -> int | None:
+    """Delete some, or first some of their connections; say how many sessions have gone, None without any."""
+    old = connection.scalars(_old, {"before": before}).all()
+    if not old:
+        return None
+    some = connection.execute(_some_connections, {"values": old, "most": _MOST_CONNECTIONS})
+    if some.rowcount == _MOST_CONNECTIONS:
+        return 0  # there may be more
+    for deletion in _deletions:
+        connection.execute(deletion, {"values": old})
+    return len(old)
 
 
 _theirs = select(sessions.c.id).where(sessions.c.user_id == bindparam("user"), *_is_settled()).limit(_STEP)
