@@ -328,7 +328,7 @@ class TestPrune:
     def test_what_was_come_back_to_all_year_goes_in_pieces(
         self, facility: Facility, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No transaction is longer for it: a proxy waits for its turn, and with PostgreSQL one is cut after 10 s."""
+        """No transaction is longer for it: a proxy waits for its turn, and PostgreSQL cuts it after 10 s."""
         monkeypatch.setattr(upkeep, "_MOST_CONNECTIONS", 3)
         name = facility.session()
         for number in range(7):
