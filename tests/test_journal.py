@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import time
+import uuid
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -25,6 +27,7 @@ from visa_jupyter_proxy.control.journal.records import (
     ReportState,
     Settled,
     is_reportable,
+    new_id,
 )
 from visa_jupyter_proxy.mailbox import NotebookKey
 
@@ -341,6 +344,19 @@ class TestEndings:
                 ]
 
         assert [1, 2, 0, 0] == asyncio.run(main())
+
+
+class TestIds:
+    """The names that rows have."""
+
+    def test_they_are_uuids_in_the_order_of_their_time(self) -> None:
+        """Version 7 and its variant, as RFC 9562 has them, and never the same twice."""
+        made = [new_id() for _ in range(10_000)]
+        assert len(made) == len(set(made))
+        assert {(7, uuid.RFC_4122)} == {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in made}
+        times = [one[:12] for one in made]
+        assert sorted(times) == times
+        assert abs(int(times[-1], 16) / 1000 - time.time()) < 60
 
 
 class TestOwners:

@@ -1,6 +1,7 @@
 """What is written to the journal, and what the journal says about it."""
 
 import os
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -32,9 +33,18 @@ _random: Final = Random()  # noqa: S311 -- ids are no secrets, and the system's 
 os.register_at_fork(after_in_child=_random.seed)
 
 
+_VARIANT: Final = 0b10 << 62
+"""RFC 9562 section 4.1."""
+
+
 def new_id() -> str:
-    """Make an id for a row: random, so that it is unique without asking anybody."""
-    return f"{_random.getrandbits(128):032x}"
+    """Make an id for a row, unique without asking anybody: a UUID of version 7 (RFC 9562 section 5.7).
+
+    It begins with the time, so rows of one moment have their places in an index side by side: with random
+    ones each row changed pages of its own, and twice as much was written. Nothing is decided by it.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{milliseconds:012x}7{_random.getrandbits(12):03x}{_VARIANT | _random.getrandbits(62):016x}"
 
 
 @dataclass(slots=True)

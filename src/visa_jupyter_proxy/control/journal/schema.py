@@ -24,7 +24,7 @@ from sqlalchemy import (
 metadata: Final = MetaData()
 
 _ID: Final = String(32)
-"""A random UUID in hexadecimal, made by whoever writes the row, so that it is known without the store."""
+"""A UUID in hexadecimal, made by whoever writes the row, so that it is known without the store."""
 
 _TIME: Final = Float(53)
 
