@@ -5,6 +5,7 @@ import random
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from support.costs import sqlite_steps
-from support.records import a_life, a_progress, an_ended, an_opened, journal_in
+from support.costs import instructions, sqlite_steps
+from support.records import a_life, a_progress, a_settled, an_ended, an_opened, journal_in
 from support.sessions import TOKEN, key
 from support.storage import Storage
 from visa_jupyter_proxy.control.journal import Journal, endings, under_way
@@ -567,6 +568,34 @@ class TestBacklog:
             backlog.add(record)
         assert [an_opened(1), left, an_ended(1)] == backlog.add(an_opened(3))
         assert 3 == backlog.dropped
+
+    def test_news_of_reports_go_before_a_connection_that_is_open(self) -> None:
+        """VISA is told once more what it knows; of the connection nobody would know."""
+        backlog = Backlog(largest=3)
+        settled = [a_settled(number) for number in range(3)]
+        records: list[Record] = [an_opened(0), *settled]
+        assert settled[:1] == [gone for record in records for gone in backlog.add(record)]
+        assert [an_opened(0), *settled[1:]] == backlog.take(10)
+
+    @pytest.mark.parametrize("make", [a_settled, an_opened])
+    def test_a_full_one_takes_more_at_the_same_cost(self, make: Callable[[int], Record]) -> None:
+        """It is not gone through for each: connections that have ended are in it, or reports alone."""
+
+        def cost(largest: int) -> int:
+            backlog = Backlog(largest)
+            more: list[Record] = []
+            for number in range(2 * largest):
+                more += [make(number), *([an_ended(number)] if make is an_opened else [])]
+            for record in more[:largest]:
+                backlog.add(record)
+
+            def fill() -> None:
+                for record in more[largest : 2 * largest]:
+                    backlog.add(record)
+
+            return instructions(fill)
+
+        assert cost(1600) < 8 * cost(400)
 
     def test_if_none_is_finished_the_oldest_record_goes(self) -> None:
         """The bound holds in any case."""

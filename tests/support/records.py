@@ -49,6 +49,11 @@ def an_ended(number: int, session: int | None = None) -> Ended:
     )
 
 
+def a_settled(number: int) -> Settled:
+    """Give the record of its opening having been told."""
+    return Settled(f"open{number}", ReportState.DELIVERED, 1, 1002.0)
+
+
 def a_progress(number: int, size: int) -> Progressed:
     """Give the record of what has passed through connection `number`, in proportion to `size`."""
     traffic = Traffic(

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from visa_jupyter_proxy.control.journal.records import Ended, Opened, Progressed, Record, Settled
@@ -40,15 +41,21 @@ class Backlog:
         return self._shrink()
 
     def _shrink(self) -> list[Record]:
-        """Drop what later records say again; then the oldest connections that are over; then the oldest."""
+        """Drop what later records say again; then the oldest connections that are over.
+
+        Then the oldest news of reports that are settled: they are made once more. Then the oldest.
+        """
         excess = len(self._records) - self._largest
         if excess <= 0:
             return []
         gone = self._drop(lambda record: isinstance(record, Progressed) and record.left_at is None)
         if len(self._records) > self._largest:
             # An eighth at once, so that a full backlog is not searched again for every record.
-            over = self._oldest_finished(excess + self._largest // 8)
+            wanted = excess + self._largest // 8
+            over = self._oldest_finished(wanted)
             gone += self._drop(lambda record: not isinstance(record, Settled) and record.connection in over)
+            settled = self._oldest_settled(wanted - len(gone))
+            gone += self._drop(lambda record: isinstance(record, Settled) and record.report in settled)
         while len(self._records) > self._largest:
             gone.append(self._records.popleft())
         self.dropped += len(gone)
@@ -68,3 +75,7 @@ class Backlog:
             if isinstance(record, Ended) and record.connection in begun:
                 gone.add(record.connection)
         return gone
+
+    def _oldest_settled(self, records: int) -> set[str]:
+        settled = (record.report for record in self._records if isinstance(record, Settled))
+        return {*islice(settled, max(0, records))}
