@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.costs import instructions
 from support.messages import request
 from visa_jupyter_proxy.errors import NoToken
 from visa_jupyter_proxy.worker.http.credentials import (
     LONGEST_TOKEN,
+    Credentials,
     sets_token,
     without_bearer,
     without_token,
@@ -145,6 +147,16 @@ class TestTakingOut:
         left = b";".join(without_token([b";".join(pairs)]))
         assert b"TOKEN" not in left
         assert sum(b"a=1" in pair for pair in pairs) == left.count(b"a=1")
+
+    def test_a_field_of_many_pairs_costs_no_more(self) -> None:
+        """A head of 32 KiB may have as many semicolons, and whoever sends it need not be known."""
+
+        def cost(pairs: int) -> int:
+            shown = Credentials([], [b"access_token=T" + b";" * pairs])
+            assert b";" * (pairs - 1) == shown.stripped_lines[0][len("Cookie: ") : -2]
+            return instructions(lambda: shown.token)
+
+        assert cost(10) == cost(30_000)
 
     @pytest.mark.parametrize(
         "value", [b"Bearer T", b"bearer", b"BEARER  T", b"Bearer\tT", b"Bearer T, token x"]

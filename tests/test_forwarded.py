@@ -80,6 +80,13 @@ class TestTrusted:
         """Seen from our end: everything before it may be invented."""
         assert address == _client(b"X-Forwarded-For: " + chain).address
 
+    def test_87_no_more_than_some_hops_are_believed(self) -> None:
+        """A client in a trusted network may invent thousands that are trusted, too."""
+        hops = [b"10.1.%d.%d" % divmod(number, 250) for number in range(3000)]
+        client = _client(b"X-Forwarded-For: " + b",".join(hops))
+        assert hops[-32].decode() == client.address
+        assert b", ".join([*hops, b"127.0.0.1"]) == _chain(client)
+
     def test_87_the_peer_is_appended(self) -> None:
         """To all fields, in order."""
         client = _client(b"X-Forwarded-For: 6.6.6.6, 7.7.7.7", b"X-Forwarded-For: 8.8.8.8")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.costs import instructions
 from visa_jupyter_proxy.errors import (
     BadRequest,
     ExpectationFailed,
@@ -219,6 +220,15 @@ class TestFields:
         assert 99 == len(_request(*[b"X: a"] * 99).lines)
         _refused(HeadTooLarge, *[b"X: a"] * 100)
         _refused(HeadTooLarge, *[b"Cookie: a"] * 100)
+
+    def test_71_too_many_are_not_read(self) -> None:
+        """32 KiB may have thousands: to refuse them costs no more than to refuse some."""
+
+        def cost(fields: int) -> int:
+            lines = [b"%x:" % number for number in range(fields)]
+            return instructions(lambda: _refused(HeadTooLarge, *lines))
+
+        assert cost(200) == cost(8000)
 
     @pytest.mark.parametrize("second", [b"Host: visa.test", b"Host: other.test"])
     def test_18_two_hosts(self, second: bytes) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.costs import instructions
 from support.reading import lines_of
 from visa_jupyter_proxy.errors import InstanceInvalid
 from visa_jupyter_proxy.worker.http.response import parse_response, response_head
@@ -125,6 +126,21 @@ def test_the_date_counts_among_the_fields() -> None:
     parse_response(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 99 + date + b"\r\n")
     with pytest.raises(InstanceInvalid):
         parse_response(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 100 + date + b"\r\n")
+
+
+def test_too_many_fields_are_not_read() -> None:
+    """64 KiB may have thousands: to refuse them costs no more than to refuse some."""
+
+    def cost(fields: int) -> int:
+        head = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%x:\r\n" % number for number in range(fields)) + b"\r\n"
+
+        def refuse() -> None:
+            with pytest.raises(InstanceInvalid):
+                parse_response(head)
+
+        return instructions(refuse)
+
+    assert cost(200) == cost(16_000)
 
 
 def test_95_a_cookie_is_for_one_client() -> None:

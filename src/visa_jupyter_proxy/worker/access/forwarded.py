@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from visa_jupyter_proxy.worker.http.request import Request
@@ -14,6 +15,9 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 _HOP: Final = re.compile(rb"(?:([0-9.]+)|\[([0-9a-f:.]+)\])(?::[0-9]{1,5})?")
 """An address with a port, or in brackets, as some front proxies write it."""
+
+_MOST_HOPS: Final = 32
+"""Trusted proxies in a row that are believed; a trusted client may write thousands, 8 us each."""
 
 _LONGEST_REMEMBERED: Final = 256
 """Bytes said of a client: a browser's say may be as long as a head, and different each time."""
@@ -105,7 +109,7 @@ class TrustedProxies:
     def _first_not_trusted(self, peer: str, hops: list[bytes]) -> str:
         """Walk back to the first hop that is not trusted: everything before it may be invented."""
         reached = peer
-        for hop in reversed(hops):
+        for hop in islice(reversed(hops), _MOST_HOPS):
             address = _address(hop)
             if address is None:
                 break

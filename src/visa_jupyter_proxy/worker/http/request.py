@@ -116,7 +116,7 @@ def parse_request(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Request:
     line = _REQUEST_LINE.match(head)
     if line is None:
         raise _bad_request_line(head)
-    return _request(line, limits, *request_section(head[line.end() :]))
+    return _request(line, limits, *request_section(head[line.end() :], limits.fields))
 
 
 def parse_again(data: bytes, section: RequestSection, limits: HeadLimits = DEFAULT_LIMITS) -> Request | None:

@@ -14,6 +14,7 @@ from visa_jupyter_proxy.worker.http.sections import (
     LONGEST_KEPT,
     MOST_KEPT,
     ResponseSection,
+    has_more_fields,
     options,
     taken_out,
 )
@@ -112,7 +113,10 @@ def _response_head(head: bytes) -> tuple[StatusLine, ResponseSection]:
     if line is None:
         raise InstanceInvalid("bad status line")
     minor, status, reason = line.groups()
-    section = ResponseSection(head[line.end() :])
+    block = head[line.end() :]
+    if has_more_fields(block, _MOST_FIELDS):
+        raise InstanceInvalid("too many fields")
+    section = ResponseSection(block)
     if minor == b"0" and section.chunked:
         raise InstanceInvalid("Transfer-Encoding where none may be")
     # Without what may not stand in a reason phrase (case 182).
