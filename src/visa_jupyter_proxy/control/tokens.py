@@ -1,5 +1,6 @@
 """The newest access token of each user, for reports that need one. In memory only, never on disk."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -38,7 +39,7 @@ class Tokens:
     def __init__(self, monotonic: Callable[[], float], *, most: int = MOST) -> None:
         self._monotonic = monotonic
         self._most = most
-        self._newest: dict[Holder, tuple[str, float]] = {}
+        self._newest: OrderedDict[Holder, tuple[str, float]] = OrderedDict()
         """In the order of their coming: the first is the oldest."""
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ one lately is seen by the count that moves, on the observer's own clock: clocks 
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
@@ -45,7 +46,7 @@ class Elsewhere:
         self._wall = wall
         self._id = new_id()
         self._untold: dict[Key, None] = {}
-        self._told: dict[Key, float] = {}
+        self._told: OrderedDict[Key, float] = OrderedDict()
         """When each was told of, the oldest first."""
         self._tidied_at: float | None = None
         self._is_failing = False

@@ -14,6 +14,7 @@ import asyncio
 import math
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -82,9 +83,10 @@ class Authorization:
         self._jitter = jitter
         self._accepted = accepted
         self._verify = verify
-        self._grants: dict[Key, Grant] = {}
-        self._refusals: dict[Key, tuple[float, ProxyError]] = {}
-        self._rejected: dict[bytes, float] = {}
+        # A dict whose first ones go steps over all that have gone, whenever it is asked for its first.
+        self._grants: OrderedDict[Key, Grant] = OrderedDict()
+        self._refusals: OrderedDict[Key, tuple[float, ProxyError]] = OrderedDict()
+        self._rejected: OrderedDict[bytes, float] = OrderedDict()
         """Digests of tokens that the API has rejected since, and until when that matters: none goes on."""
         self._under_way: Flights[Key, Grant] = Flights()
         self._looks: Flights[Key, Access] = Flights()
@@ -291,7 +293,7 @@ class Authorization:
         grant.expires = min(self._now() + further, grant.usable_until)
 
 
-def _bound[K, V](remembered: dict[K, V]) -> None:
+def _bound[K, V](remembered: OrderedDict[K, V]) -> None:
     """Make room for one more: the oldest goes."""
     if len(remembered) >= MOST_REMEMBERED:
-        del remembered[next(iter(remembered))]
+        remembered.popitem(last=False)
