@@ -28,6 +28,7 @@ from visa_jupyter_proxy.control.tokens import Tokens, holder
 from visa_jupyter_proxy.control.writer import OWNER_TIMEOUT_S, Writer
 from visa_jupyter_proxy.mailbox import TokenAccepted, Traffic, TunnelEnded, TunnelOpened, TunnelProgressed
 from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.waiting import happens
 
 LINGER_S: Final = 5.0
 """JupyterLab tries to reconnect after 1 s, and again after 2."""
@@ -249,10 +250,7 @@ class Notebooks:
         """Until there is a record to write, a heartbeat is due, or a session has lingered long enough."""
         self._wakes_at = self._next_at()
         try:
-            async with asyncio.timeout(max(0.0, self._wakes_at - self._monotonic())):
-                await self._wake.wait()
-        except TimeoutError:
-            pass  # it is time
+            await happens(self._wake, max(0.0, self._wakes_at - self._monotonic()))
         finally:
             self._wakes_at = -math.inf
 

@@ -29,6 +29,7 @@ from visa_jupyter_proxy.control.tokens import Tokens, patience_s
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
 from visa_jupyter_proxy.mailbox import NotebookKey
 from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.waiting import happens
 
 _log: Final = logs.get()
 
@@ -115,11 +116,7 @@ class Delivery:
 
     async def _wait(self) -> None:
         at = self._next_at()
-        try:
-            async with asyncio.timeout(None if at is None else max(0.0, at - self._monotonic())):
-                await self._changed.wait()
-        except TimeoutError:
-            pass  # something is due
+        await happens(self._changed, None if at is None else max(0.0, at - self._monotonic()))
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -18,6 +18,7 @@ from visa_jupyter_proxy.control.spawner import Spawner
 from visa_jupyter_proxy.control.workers import WorkerProcess
 from visa_jupyter_proxy.mailbox import EndTunnels, Message, Reload, Start
 from visa_jupyter_proxy.tally import Tally
+from visa_jupyter_proxy.waiting import happens
 
 _START_S: Final = 30.0
 """How long a worker may take until it accepts connections."""
@@ -197,11 +198,7 @@ class Supervisor:
         left = len(self.workers)
         tell = logs.get().warning if left else logs.get().crit
         tell("a worker is missing: starting another", place=place, workers=left, in_s=round(seconds, 3))
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass  # it is time
+        await happens(self._stopping, seconds)
 
 
 def divided(start: Start, workers: int) -> list[Start]:

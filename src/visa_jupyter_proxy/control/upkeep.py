@@ -18,6 +18,7 @@ from visa_jupyter_proxy.control import original
 from visa_jupyter_proxy.control.journal import Journal, upkeep
 from visa_jupyter_proxy.control.journal.errors import JournalError
 from visa_jupyter_proxy.control.journal.inheritance import inherit
+from visa_jupyter_proxy.waiting import happens
 
 _DAY_S: Final = 86_400.0
 _RETRY_S: Final = 60.0
@@ -65,25 +66,16 @@ class Upkeep:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        if await self._sleep(self._linger_s):
+        if await happens(self._stop, self._linger_s):
             return
         while not await self._done(self.take_over):
-            if await self._sleep(_RETRY_S):
+            if await happens(self._stop, _RETRY_S):
                 return
         while self._retention_days is not None:
             done = await self._done(self.prune)
-            if await self._sleep(_DAY_S if done else _RETRY_S):
+            if await happens(self._stop, _DAY_S if done else _RETRY_S):
                 return
         await self._stop.wait()
-
-    async def _sleep(self, seconds: float) -> bool:
-        """Wait; True when it is time to end instead."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _done(self, work: Callable[[], Awaitable[None]]) -> bool:
         self.is_at_work = True

@@ -26,6 +26,7 @@ from visa_jupyter_proxy import __version__
 from visa_jupyter_proxy.errors import ClientGone, ProxyError
 from visa_jupyter_proxy.routes import Match
 from visa_jupyter_proxy.visa_api import Access
+from visa_jupyter_proxy.waiting import happens
 from visa_jupyter_proxy.worker.access.forwarded import Client
 from visa_jupyter_proxy.worker.access.grant import Grant
 from visa_jupyter_proxy.worker.exchange import Exchange
@@ -71,9 +72,7 @@ class TracedProxy(Proxy):
 
         # A daemon: one that is late does not keep the process.
         threading.Thread(target=finish, name="last spans", daemon=True).start()
-        with suppress(TimeoutError):  # what is left is lost
-            async with asyncio.timeout(_LAST_SPANS_S):
-                await done.wait()
+        await happens(done, _LAST_SPANS_S)  # what is left then is lost
 
     @override
     def forward(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:

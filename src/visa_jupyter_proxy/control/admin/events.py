@@ -24,6 +24,7 @@ from visa_jupyter_proxy.control.admin.seen import Seen
 from visa_jupyter_proxy.control.admin.sessions import OpenSessions, Session
 from visa_jupyter_proxy.control.admin.turns import Turns
 from visa_jupyter_proxy.control.journal.errors import JournalUnavailable
+from visa_jupyter_proxy.waiting import happens
 
 EVERY_S: Final = 2.0
 
@@ -82,14 +83,7 @@ class Events:
             if points and points[-1] is not shown:
                 shown = points[-1]
                 await _send(response, "point", shown)
-            await self._pause()
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(EVERY_S):
-                await self._over.wait()
-        except TimeoutError:
-            pass  # it is time
+            await happens(self._over, EVERY_S)
 
     async def _open_sessions(self) -> list[Session] | None:
         async with self._asking:

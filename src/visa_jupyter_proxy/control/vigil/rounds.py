@@ -20,6 +20,7 @@ from visa_jupyter_proxy.control.vigil.watches import Key, Watch, Watches
 from visa_jupyter_proxy.errors import InstanceNotFound, ProxyError, TokenRejected
 from visa_jupyter_proxy.mailbox import EndTunnels
 from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.waiting import happens
 
 CONCURRENT: Final = 16
 """Questions at once, as with reports: half of what a small API server's pool of connections holds."""
@@ -98,11 +99,7 @@ class Rounds:
 
     async def _wait(self) -> None:
         at = self._next_at()
-        try:
-            async with asyncio.timeout(None if at is None else max(0.0, at - self._monotonic())):
-                await self._changed.wait()
-        except TimeoutError:
-            pass  # somebody is to be asked about
+        await happens(self._changed, None if at is None else max(0.0, at - self._monotonic()))
 
     # --- one question ---------------------------------------------------------------------------
 

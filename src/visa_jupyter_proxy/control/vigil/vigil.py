@@ -16,6 +16,7 @@ from visa_jupyter_proxy.control.vigil.rounds import Rounds
 from visa_jupyter_proxy.control.vigil.watches import MOVED, Watches
 from visa_jupyter_proxy.mailbox import AccessHeld, AccessReleased, EndTunnels, TokenAccepted
 from visa_jupyter_proxy.visa_api import VisaApi
+from visa_jupyter_proxy.waiting import happens
 
 SHORTEST_LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 5.0
@@ -159,14 +160,7 @@ class Vigil:
                 await self.look()
             except Exception:  # noqa: BLE001 -- a defect of ours must not end the watch
                 _log.error("looking after doubted access failed", exc_info=True)
-            await self._pause()
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(self._look_s):
-                await self._stop.wait()
-        except TimeoutError:
-            pass  # it is time to look again
+            await happens(self._stop, self._look_s)
 
     async def look(self) -> None:
         """End the tunnels of those whose grace is over, here and on all other nodes."""
