@@ -8,6 +8,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import override
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from support.client import upgrade
 from support.conversation import JUPYTER, Wire
 from support.pages import PAGES
-from visa_jupyter_proxy.mailbox import WorkerSettings
+from visa_jupyter_proxy.settings import Settings
 from visa_jupyter_proxy.visa_api import VisaApi
 from visa_jupyter_proxy.worker.access.authorization import Authorization
 from visa_jupyter_proxy.worker.access.grant import InstanceNetworks
@@ -30,29 +31,8 @@ from visa_jupyter_proxy.worker.sockets.hangups import Hangups
 from visa_jupyter_proxy.worker.sockets.sockets import Timed
 from visa_jupyter_proxy.worker.sockets.splice import Splices
 
-_HEADER_S, _IDLE_S = 10.0, 75.0
-_SETTINGS = WorkerSettings(
-    api_url="http://127.0.0.1:9/api",
-    api_ca_file=None,
-    api_timeout_s=10.0,
-    cache_refresh_time_s=60.0,
-    cache_stale_if_error_s=120.0,
-    instance_networks=None,
-    trusted_proxies=(),
-    server_names=(),
-    allowed_origins=(),
-    access_log="off",
-    connect_timeout_s=5.0,
-    response_timeout_s=300.0,
-    idle_timeout_s=_IDLE_S,
-    header_timeout_s=_HEADER_S,
-    drain_s=8.0,
-    log_level="info",
-    log_timezone=None,
-    log_syslog_host=None,
-    log_syslog_port=None,
-    log_syslog_app_name=None,
-)
+_SETTINGS = Settings(working_directory=Path.cwd(), access_log="off").for_worker()
+_HEADER_S, _IDLE_S = _SETTINGS.header_timeout_s, _SETTINGS.idle_timeout_s
 _NOT_FOUND = b"GET /nope HTTP/1.1\r\nHost: visa\r\n\r\n"
 
 

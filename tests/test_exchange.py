@@ -681,13 +681,6 @@ _SWITCH = (
 )
 
 
-def _asks_for_a_websocket(talk: Conversation) -> None:
-    talk.client("GET /jupyter/7/ws HTTP/1.1", *_UPGRADE, "", "")
-    talk.connected()
-    assert talk.wire is not None
-    talk.wire.sent.clear()
-
-
 class TestWebSockets:
     """The switch to a tunnel, and what is none (RFC 6455 4)."""
 
@@ -735,117 +728,6 @@ class TestWebSockets:
             assert talk.exchange.is_tunnel
             assert (101, None) == (talk.exchange.status, talk.exchange.error)
             assert talk.exchange.stamps[Phase.TUNNEL] is not None
-
-    def test_an_answer_in_a_crowd_has_its_turn(self) -> None:
-        """With all that came behind it. Meanwhile it has no deadline, for it has come in time."""
-        with conversation() as talk:
-            _asks_for_a_websocket(talk)
-            talk.a_crowd_comes()
-            talk.instance(*_SWITCH[:-1], b"frame")
-            assert b"" == talk._to_client
-            assert math.inf == talk.upstream.deadline
-            talk.instance(b" and more")
-            assert talk.wire is not None
-            assert not talk.wire.reading
-            talk.the_crowd_has_gone()
-            assert talk.exchange.is_tunnel
-            assert b"frame and more" == talk.tunnel_early
-            talk._to_client.clear()
-
-    def test_an_instance_may_refuse_in_a_crowd_and_close(self) -> None:
-        """What it said reaches the client, its end behind it."""
-        with conversation() as talk:
-            _asks_for_a_websocket(talk)
-            talk.a_crowd_comes()
-            talk.instance("HTTP/1.1 403 Forbidden", "", b"no")
-            talk.instance_closes()
-            assert b"" == talk._to_client
-            talk.the_crowd_has_gone()
-            talk.client_gets(
-                "HTTP/1.1 403 Forbidden",
-                "transfer-encoding: chunked",
-                "connection: close",
-                "",
-                "2",
-                "no",
-                "0",
-                "",
-                "",
-            )
-            assert talk.exchange.error is None
-
-    def test_a_client_may_leave_in_a_crowd(self) -> None:
-        """Nobody waits for the answer any more, whose connection is closed."""
-        with conversation() as talk:
-            _asks_for_a_websocket(talk)
-            talk.a_crowd_comes()
-            talk.instance(*_SWITCH)
-            talk.client_leaves()
-            assert talk.wire is not None
-            assert talk.wire.closing
-            talk.the_crowd_has_gone()
-            talk.wire.protocol.connection_lost(None)
-            assert not talk.exchange.is_tunnel
-            assert set() == talk.connections
-
-    def test_the_time_of_a_crowd_is_not_the_instances(self) -> None:
-        """A part of its answer came in time: when it has had its turn, it has what was left for the rest."""
-        with conversation() as talk:
-            _asks_for_a_websocket(talk)
-            left = talk.upstream.deadline - talk.now
-            talk.a_crowd_comes()
-            talk.instance("HTTP/1.1 403 For")
-            talk.now += 2 * left
-            talk.the_crowd_has_gone()
-            assert left == talk.upstream.deadline - talk.now
-            talk.instance("bidden", "Content-Length: 2", "", b"no")
-            talk.client_gets("HTTP/1.1 403 Forbidden", "content-length: 2", "connection: close", "", "no")
-
-    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
-    def test_an_instance_may_refuse_in_a_crowd_and_be_gone(self, error: Exception | None) -> None:
-        """What it has said is complete: it reaches the client, and the request is not sent again."""
-        with conversation() as talk:
-            _asks_for_a_websocket(talk)
-            talk.a_crowd_comes()
-            talk.instance("HTTP/1.1 403 Forbidden", "Content-Length: 2", "", b"no")
-            talk.instance_is_lost(error)
-            talk.the_crowd_has_gone()
-            talk.client_gets("HTTP/1.1 403 Forbidden", "content-length: 2", "connection: close", "", "no")
-            assert talk.exchange.error is None
-
-    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
-    def test_the_end_of_an_answer_may_be_that_of_its_connection_in_a_crowd(
-        self, error: Exception | None
-    ) -> None:
-        """The FIN counts, whatever became of the connection behind it."""
-        with conversation() as talk:
-            _asks_for_a_websocket(talk)
-            talk.a_crowd_comes()
-            talk.instance("HTTP/1.1 403 Forbidden", "", b"no")
-            talk.instance_closes()
-            talk.instance_is_lost(error)
-            talk.the_crowd_has_gone()
-            talk.client_gets(
-                "HTTP/1.1 403 Forbidden",
-                "transfer-encoding: chunked",
-                "connection: close",
-                "",
-                "2\r\nno\r\n0\r\n\r\n",
-            )
-            assert talk.exchange.error is None
-
-    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
-    def test_an_instance_may_switch_in_a_crowd_and_be_gone(self, error: Exception | None) -> None:
-        """As without a crowd: there is a tunnel, and it ends as its instance did."""
-        with conversation() as talk:
-            _asks_for_a_websocket(talk)
-            talk.a_crowd_comes()
-            talk.instance(*_SWITCH[:-1], b"frame")
-            talk.instance_is_lost(error)
-            assert (b"frame", [error]) == (talk.tunnel_early, talk.tunnel_ended)
-            talk.the_crowd_has_gone()
-            assert set() == talk.connections
-            talk._to_client.clear()
 
     @pytest.mark.parametrize(
         "fields",
@@ -913,6 +795,84 @@ class TestWebSockets:
             assert Closing.CLOSE is talk.closing
             assert talk._to_client.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
             assert b"\r\nConnection: close\r\n" in talk._to_client
+            talk._to_client.clear()
+
+
+def _answers_in_a_crowd(talk: Conversation, *answer: str | bytes) -> None:
+    """Have an instance answer to a WebSocket request when so many others do that it has to wait."""
+    _upgrade(talk)
+    talk.a_crowd_comes()
+    talk.instance(*answer)
+    assert b"" == talk._to_client
+
+
+class TestCrowds:
+    """An answer to a WebSocket request that has to wait for its turn."""
+
+    def test_it_has_its_turn(self) -> None:
+        """With all that came behind it. Meanwhile it has no deadline, for it has come in time."""
+        with conversation() as talk:
+            _answers_in_a_crowd(talk, *_SWITCH[:-1], b"frame")
+            assert math.inf == talk.upstream.deadline
+            talk.instance(b" and more")
+            assert {"instance"} == talk.paused
+            talk.the_crowd_has_gone()
+            assert talk.exchange.is_tunnel
+            assert b"frame and more" == talk.tunnel_early
+            talk._to_client.clear()
+
+    def test_the_time_is_not_the_instances(self) -> None:
+        """A part of its answer came in time: when it has had its turn, it has what was left for the rest."""
+        with conversation() as talk:
+            _answers_in_a_crowd(talk, "HTTP/1.1 403 For")
+            talk.now += 1000
+            talk.the_crowd_has_gone()
+            assert talk.now + 300 == talk.upstream.deadline
+            talk.instance("bidden", "Content-Length: 2", "", b"no")
+            talk.client_gets("HTTP/1.1 403 Forbidden", "content-length: 2", "connection: close", "", "no")
+
+    def test_the_client_may_leave(self) -> None:
+        """Nobody waits for the answer any more, whose connection is closed."""
+        with conversation() as talk:
+            _answers_in_a_crowd(talk, *_SWITCH)
+            talk.client_leaves()
+            talk.the_crowd_has_gone()
+            talk.instance_is_lost(None)
+            assert not talk.exchange.is_tunnel
+            assert set() == talk.connections
+
+    @pytest.mark.parametrize("lost", [(), (None,), (ConnectionResetError(),)])
+    def test_the_instance_may_refuse_and_close(self, lost: tuple[Exception | None, ...]) -> None:
+        """Its end ends the answer, whatever becomes of the connection behind it."""
+        with conversation() as talk:
+            _answers_in_a_crowd(talk, "HTTP/1.1 403 Forbidden", "", b"no")
+            talk.instance_closes()
+            for error in lost:
+                talk.instance_is_lost(error)
+            talk.the_crowd_has_gone()
+            told = ("HTTP/1.1 403 Forbidden", "transfer-encoding: chunked", "connection: close", "")
+            talk.client_gets(*told, "2\r\nno\r\n0\r\n\r\n")
+            assert talk.exchange.error is None
+
+    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
+    def test_the_instance_may_refuse_and_be_gone(self, error: Exception | None) -> None:
+        """What it has said is complete: it reaches the client, and the request is not sent again."""
+        with conversation() as talk:
+            _answers_in_a_crowd(talk, "HTTP/1.1 403 Forbidden", "Content-Length: 2", "", b"no")
+            talk.instance_is_lost(error)
+            talk.the_crowd_has_gone()
+            talk.client_gets("HTTP/1.1 403 Forbidden", "content-length: 2", "connection: close", "", "no")
+            assert talk.exchange.error is None
+
+    @pytest.mark.parametrize("error", [None, ConnectionResetError()])
+    def test_the_instance_may_switch_and_be_gone(self, error: Exception | None) -> None:
+        """As without a crowd: there is a tunnel, and it ends as its instance did."""
+        with conversation() as talk:
+            _answers_in_a_crowd(talk, *_SWITCH[:-1], b"frame")
+            talk.instance_is_lost(error)
+            assert (b"frame", [error]) == (talk.tunnel_early, talk.tunnel_ended)
+            talk.the_crowd_has_gone()
+            assert set() == talk.connections
             talk._to_client.clear()
 
 

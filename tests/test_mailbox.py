@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -34,32 +35,11 @@ from visa_jupyter_proxy.mailbox import (
     TunnelEnded,
     TunnelOpened,
     TunnelProgressed,
-    WorkerSettings,
 )
+from visa_jupyter_proxy.settings import Settings
 from visa_jupyter_proxy.state import WorkerState
 
-_SETTINGS = WorkerSettings(
-    api_url="http://localhost:8086/api",
-    api_ca_file=None,
-    api_timeout_s=10.0,
-    cache_refresh_time_s=60.0,
-    cache_stale_if_error_s=120.0,
-    instance_networks=("127.0.0.0/8",),
-    trusted_proxies=(),
-    server_names=("visa.test",),
-    allowed_origins=(),
-    access_log="errors",
-    connect_timeout_s=5.0,
-    response_timeout_s=300.0,
-    idle_timeout_s=75.0,
-    header_timeout_s=10.0,
-    drain_s=8.0,
-    log_level="info",
-    log_timezone=None,
-    log_syslog_host=None,
-    log_syslog_port=None,
-    log_syslog_app_name=None,
-)
+_SETTINGS = Settings(working_directory=Path.cwd()).for_worker()
 _STATE = WorkerState(
     clients=1,
     downstream=2,

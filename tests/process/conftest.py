@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from support.client import RawClient, get, upgrade
-from support.instance import Connection, Instance, ok, switching
+from support.instance import Instance, echo
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import VisaApiServer, visa_api_thread
 from visa_jupyter_proxy.worker.http.websocket import close_frame
@@ -30,16 +30,6 @@ INSIDE: Final = Path(__file__).parent / "inside"
 def in_front_of_pythonpath(directory: Path) -> str:
     """Give PYTHONPATH with one more directory in front."""
     return os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
-
-
-def echo(connection: Connection) -> None:
-    """Answer plain requests, then echo what comes through a WebSocket."""
-    while (request := connection.request()).one("upgrade") is None:
-        connection.send(ok())
-    connection.send(switching(request))
-    while connection.more():
-        connection.send(connection.buffer)
-        connection.buffer = b""
 
 
 def path(rest: str = "/x") -> str:

@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from process.conftest import INSIDE, KERNEL, Place, echo, in_front_of_pythonpath, path
+from process.conftest import INSIDE, KERNEL, Place, in_front_of_pythonpath, path
 from support.client import get, upgrade
-from support.instance import Connection, ok
+from support.instance import Connection, echo, ok
 from support.sessions import rows
 
 HOUR: Final = 3600.0

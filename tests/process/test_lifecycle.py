@@ -15,7 +15,7 @@ import pytest
 from process.conftest import NUMBER, TOKEN, Place, channel, is_told_to_come_back, path, request
 from support.client import RawClient, get, upgrade
 from support.instance import Connection, ok
-from support.proxy import PREFIX, environment
+from support.proxy import PREFIX, environment, runs
 from support.visa_api import Answer, Hold
 
 DOCKERS_PATIENCE_S: Final = 10.0
@@ -241,7 +241,7 @@ class TestStop:
         assert proxy.is_alive()
         proxy.signal(second)
         assert 128 + second == proxy.exit_status()
-        proxy.wait(lambda: not _runs(worker))
+        proxy.wait(lambda: not runs(worker))
 
     @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "2"), (signal.SIGINT, "1")])
     def test_228_as_process_1_of_a_container(
@@ -293,7 +293,7 @@ class TestDeaths:
         assert place.client(proxy).ask(get("/nope")).status == 404
         worker = proxy.worker_pid
         os.kill(proxy.pid, signal.SIGKILL)
-        proxy.wait(lambda: not _runs(worker))
+        proxy.wait(lambda: not runs(worker))
 
     def test_215_everything_is_killed_with_open_notebooks_while_the_api_is_away(self, place: Place) -> None:
         """After a restart, and when the API is back, every session is closed there, once."""
@@ -329,14 +329,6 @@ def _wait_patiently(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def _answer_when_refused_outside(connection: Connection) -> None:

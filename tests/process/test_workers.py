@@ -19,11 +19,11 @@ from typing import Final
 import msgspec
 import pytest
 
-from process.conftest import INSIDE, TOKEN, Place, channel, echo, in_front_of_pythonpath, request
+from process.conftest import INSIDE, TOKEN, Place, channel, in_front_of_pythonpath, request
 from process.test_lifecycle import DOCKERS_PATIENCE_S
 from support.client import RawClient, get
-from support.instance import Connection, ok
-from support.proxy import RunningProxy, environment
+from support.instance import Connection, echo, ok
+from support.proxy import RunningProxy, environment, runs
 from support.sessions import rows
 from visa_jupyter_proxy.control.spawner import NICENESS
 from visa_jupyter_proxy.mailbox import Drain, Start
@@ -395,7 +395,7 @@ class TestEnd:
         proxy.wait(lambda: proxy.records("stopping"))
         proxy.signal(second)
         assert 128 + second == proxy.exit_status()
-        proxy.wait(lambda: not any(_runs(pid) for pid in workers))
+        proxy.wait(lambda: not any(runs(pid) for pid in workers))
 
     def test_control_that_is_killed(self, place: Place) -> None:
         """Every worker finishes what is running, accepts nobody, and exits."""
@@ -413,7 +413,7 @@ class TestEnd:
         late.set()
         for client in clients:
             assert b"late" == client.response().body
-        proxy.wait(lambda: not any(_runs(pid) for pid in workers))
+        proxy.wait(lambda: not any(runs(pid) for pid in workers))
 
     def test_a_stop_while_workers_are_starting(self, tmp_path: Path) -> None:
         """Nobody is waited for, and nobody stays."""
@@ -425,7 +425,7 @@ class TestEnd:
             proxy.wait(lambda: proxy.worker_pids)
             workers = proxy.worker_pids
             assert 0 == proxy.stop()
-            assert not any(_runs(pid) for pid in workers)
+            assert not any(runs(pid) for pid in workers)
         finally:
             proxy.kill()
 
@@ -503,11 +503,3 @@ def _refuses_connections(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"

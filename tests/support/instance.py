@@ -66,6 +66,12 @@ class Connection(Reader):
         self.send(switching(request, *fields))
         return request
 
+    def echo(self) -> None:
+        """Send back what comes, until the proxy has ended the connection."""
+        while self.more():
+            self.send(self.buffer)
+            self.buffer = b""
+
     def finish(self) -> None:
         """Send FIN."""
         try:
@@ -92,6 +98,15 @@ def switching(request: Message, *fields: str) -> bytes:
         *fields,
     ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def echo(connection: Connection) -> None:
+    """Answer plain requests, then echo what comes through a WebSocket; of sub-protocols, v1 is chosen."""
+    while (request := connection.request()).one("upgrade") is None:
+        connection.send(ok())
+    chosen = ["Sec-WebSocket-Protocol: v1"] if request.all("sec-websocket-protocol") else []
+    connection.send(switching(request, *chosen))
+    connection.echo()
 
 
 class Instance:

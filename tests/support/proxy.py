@@ -146,6 +146,15 @@ class RunningProxy:
         return again
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there, and has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 def environment(directory: Path, api_url: str, settings: Mapping[str, str]) -> dict[str, str]:
     """Make the environment of a proxy for tests: loopback instances, a free port, every line logged."""
     chosen = {

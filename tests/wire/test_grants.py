@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from support.client import Message, RawClient, get, upgrade
-from support.instance import Connection, Instance, ok, switching
+from support.instance import Connection, Instance, echo, ok
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import Answer, Hold, VisaApiServer
 from wire.conftest import Wire, production
@@ -23,22 +23,12 @@ type Make = Callable[..., bytes]
 both = pytest.mark.parametrize("make", [get, upgrade], ids=["http", "websocket"])
 
 
-def _serve(connection: Connection) -> None:
-    """Answer plain requests, echo what comes through a WebSocket."""
-    while (request := connection.request()).one("upgrade") is None:
-        connection.send(ok())
-    connection.send(switching(request))
-    while connection.more():
-        connection.send(connection.buffer)
-        connection.buffer = b""
-
-
 class TestQuestions:
     """How often the API is asked."""
 
     def test_131_132_a_hundred_first_requests(self, wire: Wire) -> None:
         """One question for all, HTTP and WebSocket; the first asker leaves, the others get their answers."""
-        wire.instance.play(_serve)
+        wire.instance.play(echo)
         hold = Hold()
         wire.api.script("instance", Answer(hold=hold))
         before = len(wire.api.asked("instance"))
@@ -198,7 +188,7 @@ class TestLifetime:
     @both
     def test_133_revoked(self, wire: Wire, brief: RunningProxy, make: Make) -> None:
         """Once the API answers 404, nobody gets in whose request came a lifetime after the last grant."""
-        wire.instance.play(_serve)
+        wire.instance.play(echo)
         granted = _ask(brief, make(wire.path(), token=wire.token)).status
         at = time.monotonic()
         wire.api.instance(wire.number, owner="somebody-else", ip=wire.instance.host)
@@ -221,7 +211,7 @@ class TestLifetime:
 
     def test_141_a_websocket_alone_asks_nothing(self, wire: Wire, brief: RunningProxy) -> None:
         """What passes through an open WebSocket moves no clock of VISA; the page's plain requests do."""
-        wire.instance.play(_serve)
+        wire.instance.play(echo)
         other = next(_numbers)
         wire.api.instance(other, owner=f"user-{wire.number}", ip=wire.instance.host)
         with RawClient(brief.port) as socket, RawClient(brief.port) as client:

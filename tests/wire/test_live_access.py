@@ -8,13 +8,12 @@ import pytest
 
 from support.admin import AdminClient
 from support.client import RawClient, get, upgrade
-from support.instance import Instance, ok
+from support.instance import Instance, echo, ok
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import Answer, VisaApiServer
 from visa_jupyter_proxy.worker.http.websocket import close_frame
 from wire.conftest import Wire, production
 from wire.test_notebook_sessions import channels, connect, frame, jwt, of_the_journal
-from wire.test_websocket import echo
 
 RECHECK_S: Final = 0.3
 GRACE_S: Final = 3.0

@@ -10,12 +10,11 @@ from typing import Any, Final
 import pytest
 
 from support.client import RawClient, upgrade
-from support.instance import Connection
+from support.instance import Connection, echo
 from support.proxy import running_proxy
 from support.sessions import rows
 from support.visa_api import Answer, Hold, Request
 from wire.conftest import Wire, production
-from wire.test_websocket import echo
 
 PING: Final = b"\x89\x80abcd"
 """As a browser sends it: masked."""

@@ -33,9 +33,7 @@ def _serve_tls(instance: Instance, authority: trustme.CA, name: str, body: bytes
         while (request := connection.request()).one("upgrade") is None:
             connection.send(ok(body))
         connection.send(switching(request))
-        while connection.more():
-            connection.send(connection.buffer)
-            connection.buffer = b""
+        connection.echo()
 
     instance.play(script)
 

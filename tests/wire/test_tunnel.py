@@ -8,10 +8,9 @@ from contextlib import ExitStack
 import pytest
 
 from support.client import RawClient, upgrade
-from support.instance import Connection, ok, switching
+from support.instance import Connection, echo, ok, switching
 from support.streams import MIB, fill, give, in_background, take
 from wire.conftest import Wire
-from wire.test_websocket import echo
 
 
 def tunnel(wire: Wire, rest: str = "/ws") -> RawClient:
@@ -211,6 +210,4 @@ def _flood_or_echo(connection: Connection, over: threading.Event) -> None:
         while not over.is_set():
             connection.send(block)
         return
-    while connection.more():
-        connection.send(connection.buffer)
-        connection.buffer = b""
+    connection.echo()

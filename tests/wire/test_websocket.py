@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from support.client import RawClient, get, upgrade
-from support.instance import Connection, ok, switching
+from support.instance import Connection, echo, ok, switching
 from support.proxy import RunningProxy, running_proxy
 from support.visa_api import VisaApiServer
 from wire.conftest import Wire, production
@@ -19,17 +19,6 @@ ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """What belongs to `KEY` (RFC 6455 1.3)."""
 
 SWITCH = b"Upgrade: websocket\r\nConnection: upgrade\r\n"
-
-
-def echo(connection: Connection) -> None:
-    """Answer plain requests, then echo what comes through the WebSocket."""
-    while (request := connection.request_head()).one("upgrade") is None:
-        connection.send(ok())
-    chosen = ["Sec-WebSocket-Protocol: v1"] if request.all("sec-websocket-protocol") else []
-    connection.send(switching(request, *chosen))
-    while connection.more():
-        connection.send(connection.buffer)
-        connection.buffer = b""
 
 
 def _switch_and_wait(connection: Connection, fields: list[str]) -> None:
