@@ -149,16 +149,8 @@ class _Reading:
         return pattern
 
     def _rewrites(self, where: str, given: object) -> tuple[Rewrite, ...]:
-        if not isinstance(given, _Object):
-            raise values.BadValueError(f'is {values.kind(given)}: write an object: {{"^/x/\\\\d+/": "/"}}')
-        self._repeated(where, given)
-        for pattern, replacement in given.items():
-            try:
-                values.pattern(pattern)
-                values.replacement(replacement)
-            except values.BadValueError as wrong:
-                self._wrong(f"{where}{values.step(pattern)}", str(wrong))
-        return tuple(Rewrite(pattern, str(replacement)) for pattern, replacement in given.items())
+        pairs = self._pairs(where, given, values.pattern, values.replacement, r'{"^/x/\\d+/": "/"}')
+        return tuple(Rewrite(*pair) for pair in pairs)
 
     def _ca(self, _where: str, given: object) -> str:
         path = (self._path.parent / values.string(given)).absolute()
@@ -171,20 +163,28 @@ class _Reading:
         return str(path)
 
     def _headers(self, where: str, given: object) -> tuple[tuple[str, str], ...]:
-        if not isinstance(given, _Object):
-            raise values.BadValueError(f'is {values.kind(given)}: write an object: {{"x-id": "{{id}}"}}')
-        self._repeated(where, given)
-        self._same_but_for_case(where, given)
-        for name, value in given.items():
-            try:
-                values.field_name(name)
-                values.field_value(value)
-            except values.BadValueError as wrong:
-                self._wrong(f"{where}{values.step(name)}", str(wrong))
-        return tuple((name, str(value)) for name, value in given.items())
-
-    def _same_but_for_case(self, where: str, given: _Object) -> None:
-        names = [name.lower() for name in given]
-        for name in given:
+        pairs = self._pairs(where, given, values.field_name, values.field_value, '{"x-id": "{id}"}')
+        names = [name.lower() for name, _ in pairs]
+        for name, _ in pairs:
             if names.count(name.lower()) > 1:
                 self._wrong(f"{where}{values.step(name)}", "differs from another only in case: keep one")
+        return pairs
+
+    def _pairs(
+        self,
+        where: str,
+        given: object,
+        key_check: Callable[[str], object],
+        value_check: Callable[[object], object],
+        example: str,
+    ) -> tuple[tuple[str, str], ...]:
+        if not isinstance(given, _Object):
+            raise values.BadValueError(f"is {values.kind(given)}: write an object: {example}")
+        self._repeated(where, given)
+        for key, value in given.items():
+            try:
+                key_check(key)
+                value_check(value)
+            except values.BadValueError as wrong:
+                self._wrong(f"{where}{values.step(key)}", str(wrong))
+        return tuple((key, str(value)) for key, value in given.items())
