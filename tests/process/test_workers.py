@@ -350,10 +350,7 @@ class TestEnd:
         late = threading.Event()
         place.instance.play(lambda connection: _answer_when(late, connection))
         proxy = place.start(WORKERS="2")
-        clients = [place.client(proxy) for _ in range(6)]
-        for client in clients:
-            client.send(request())
-        place.instance.wait(lambda: len(place.instance.requests) == 6)
+        clients = _asking(place, proxy, 6)
         assert 2 == len({worker_of(proxy, client) for client in clients})
         proxy.signal(signal.SIGTERM)
         proxy.wait(lambda: _refuses_connections(proxy.port))
@@ -386,10 +383,7 @@ class TestEnd:
         """Although each has a running request."""
         place.instance.play(_never_answer)
         proxy = place.start(WORKERS="2", DRAIN_S="600")
-        clients = [place.client(proxy) for _ in range(4)]
-        for client in clients:
-            client.send(request())
-        place.instance.wait(lambda: len(place.instance.requests) == 4)
+        _asking(place, proxy, 4)
         workers = proxy.worker_pids
         proxy.signal(signal.SIGTERM)
         proxy.wait(lambda: proxy.records("stopping"))
@@ -402,10 +396,7 @@ class TestEnd:
         late = threading.Event()
         place.instance.play(lambda connection: _answer_when(late, connection))
         proxy = place.start(WORKERS="2")
-        clients = [place.client(proxy) for _ in range(4)]
-        for client in clients:
-            client.send(request())
-        place.instance.wait(lambda: len(place.instance.requests) == 4)
+        clients = _asking(place, proxy, 4)
         workers = proxy.worker_pids
         os.kill(proxy.pid, signal.SIGKILL)
         proxy.wait(lambda: len(proxy.records("control is gone: draining")) == 2)
@@ -495,6 +486,15 @@ def _answer_when(event: threading.Event, connection: Connection) -> None:
 def _never_answer(connection: Connection) -> None:
     connection.request()
     connection.rest()
+
+
+def _asking(place: Place, proxy: RunningProxy, count: int) -> list[RawClient]:
+    """Have so many clients ask; the instance has got all of it."""
+    clients = [place.client(proxy) for _ in range(count)]
+    for client in clients:
+        client.send(request())
+    place.instance.wait(lambda: len(place.instance.requests) == count)
+    return clients
 
 
 def _refuses_connections(port: int) -> bool:
