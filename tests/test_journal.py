@@ -10,14 +10,16 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Select
 
 from support.costs import instructions, sqlite_steps
 from support.records import a_life, a_progress, a_settled, an_ended, an_opened, journal_in
 from support.sessions import TOKEN, key
 from support.storage import Storage
-from visa_jupyter_proxy.control.journal import Journal, endings, under_way
+from visa_jupyter_proxy.control.journal import Journal, endings, takeover, under_way
 from visa_jupyter_proxy.control.journal import postgres as postgres_engine
 from visa_jupyter_proxy.control.journal.backlog import Backlog
 from visa_jupyter_proxy.control.journal.endings import Ending
@@ -430,6 +432,27 @@ class TestOwners:
         asyncio.run(main())
         assert [(year - 10, year)] == storage.rows("SELECT opened_at, ended_at FROM connections")
         assert [(year - 10, year)] == storage.rows("SELECT opened_at, closed_at FROM sessions")
+
+    @pytest.mark.parametrize("statement", [takeover._first_and_last, takeover._with_reports])
+    def test_what_is_pending_is_looked_up(self, storage: Storage, statement: Select[Any]) -> None:
+        """By the index of that alone, also in the plan for any parameters that PostgreSQL comes to."""
+
+        def plan(connection: Connection) -> str:
+            query = str(statement.compile(connection))
+            if connection.dialect.name == "sqlite":
+                values = ("me",) * query.count("?")
+                return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all())
+            for setting in ("plan_cache_mode = force_generic_plan", "enable_seqscan = off"):
+                connection.exec_driver_sql(f"SET LOCAL {setting}")
+            connection.exec_driver_sql(f"PREPARE one AS {query}")
+            one = "one('me')" if "$1" in query else "one"
+            return str(connection.exec_driver_sql(f"EXPLAIN EXECUTE {one}").all())
+
+        async def main() -> None:
+            async with journal_in(storage, "me") as journal:
+                assert "reports_pending" in await journal.transact(plan)
+
+        asyncio.run(main())
 
     def test_burial_costs_no_more_for_a_session_that_was_come_back_to_all_day(self, tmp_path: Path) -> None:
         """Nothing is read of its connections that have ended, although the last one says why it is over."""

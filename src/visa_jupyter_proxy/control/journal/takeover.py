@@ -15,6 +15,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -29,7 +30,9 @@ OWNER_LOST: Final = "owner lost"
 """Why a connection of a dead control process ended."""
 
 _is_carrying = connections.c.ended_at.is_(None)
-_is_pending = reports.c.state == ReportState.PENDING.value
+# Written out: a plan for any state, as PostgreSQL makes one, has no use for an index of what is pending.
+_PENDING: Final[ColumnElement[str]] = literal_column(f"'{ReportState.PENDING.value}'")
+_is_pending = reports.c.state == _PENDING
 # Statements that are executed with every heartbeat are made once.
 _me: BindParameter[Any] = bindparam("me")
 
@@ -133,13 +136,18 @@ def _report(connection: Connection, dead: str, closed: list[Any], at: float) -> 
         connection.execute(insert(reports), rows)
 
 
-_stopped = select(owners.c.id).where(owners.c.stopped_at.is_not(None), owners.c.id != _me)
+# They are looked for first: nearly always there are none, and all that is pending need not be read for it.
+_with_reports = select(owners.c.id).where(
+    owners.c.stopped_at.is_not(None),
+    owners.c.id != _me,
+    exists().where(reports.c.owner == owners.c.id, _is_pending),
+)
 _alive = select(owners.c.id).where(owners.c.stopped_at.is_(None), owners.c.id != _me)
 _of_its_session = connections.c.session == reports.c.session
 # An open needs a token: whoever carries the session has one.
 _is_left = (
     _is_pending,
-    reports.c.owner.in_(_stopped),
+    reports.c.owner.in_(bindparam("stopped", expanding=True)),
     or_(
         reports.c.kind == "close",
         ~exists().where(_of_its_session, connections.c.owner.in_(_alive), _is_carrying),
@@ -157,10 +165,13 @@ _adopt = update(reports).where(*_is_left).values(owner=_me)
 
 def adopt(connection: Connection, owner: str) -> list[Due]:
     """See `Journal.adopt`."""
-    rows = connection.execute(_adoptable, {"me": owner}).all()
+    stopped = connection.scalars(_with_reports, {"me": owner}).all()
+    if not stopped:
+        return []
+    rows = connection.execute(_adoptable, {"me": owner, "stopped": stopped}).all()
     if not rows:
         return []
-    connection.execute(_adopt, {"me": owner})
+    connection.execute(_adopt, {"me": owner, "stopped": stopped})
     waiting = blocked(connection, owner, [row.report for row in rows])
     return [
         Due(row.report, row.kind, _key(row), row.number, blocked=row.report in waiting, user=row.user_id)
@@ -168,9 +179,9 @@ def adopt(connection: Connection, owner: str) -> list[Due]:
     ]
 
 
-# Two looks at an index: one for `!=` would go over all that are ours.
-_are_others_pending = select(
-    or_(*(exists().where(_is_pending, it) for it in (reports.c.owner < _me, reports.c.owner > _me)))
+# Two looks at the ends of an index: one for `!=` would go over all that are ours.
+_first_and_last = select(
+    *(select(end(reports.c.owner)).where(_is_pending).scalar_subquery() for end in (func.min, func.max))
 )
 
 
@@ -185,7 +196,7 @@ def _waiting() -> Select[str]:
         .where(
             mine.c.id.in_(bindparam("values", expanding=True)),
             earlier.c.owner != _me,
-            earlier.c.state == ReportState.PENDING.value,
+            earlier.c.state == _PENDING,
             earlier.c.number < mine.c.number,
         )
         .distinct()
@@ -197,7 +208,7 @@ _blocked = _waiting()
 
 def blocked(connection: Connection, owner: str, of: Iterable[str]) -> set[str]:
     """Give those of these pending reports of `owner` that wait for another's earlier one of the same key."""
-    if not connection.scalar(_are_others_pending, {"me": owner}):
+    if all(one in (None, owner) for one in connection.execute(_first_and_last).one()):
         return set()
     return {row.id for row in lists.rows(connection, _blocked, of, me=owner)}
 

@@ -30,7 +30,7 @@ from visa_jupyter_proxy.control.journal.store import Journal
 _STEP: Final = 500
 """Sessions in one transaction: some ten milliseconds."""
 
-_MOST_CONNECTIONS: Final = 5000
+_MOST_CONNECTIONS: Final = 4000
 """Of them in one transaction: a session that browsers came back to for weeks has tens of thousands."""
 
 NOBODY: Final = 0
@@ -53,11 +53,10 @@ _old = (
     .limit(_STEP)
 )
 # What refers to a session goes before it.
-_some_connections = delete(connections).where(
-    connections.c.id.in_(
-        select(connections.c.id).where(connections.c.session.in_(_values)).limit(bindparam("most"))
-    )
+_some_connections = (
+    select(connections.c.id).where(connections.c.session.in_(_values)).limit(bindparam("most"))
 )
+_delete_connections = delete(connections).where(connections.c.id.in_(_values))
 _deletions = (
     delete(reports).where(reports.c.session.in_(_values)),
     delete(sessions).where(sessions.c.id.in_(_values)),
@@ -78,8 +77,10 @@ def _prune(connection: Connection, before: float) -> int | None:
     old = connection.scalars(_old, {"before": before}).all()
     if not old:
         return None
-    some = connection.execute(_some_connections, {"values": old, "most": _MOST_CONNECTIONS})
-    if some.rowcount == _MOST_CONNECTIONS:
+    # In two statements: PostgreSQL would rather read all connections than as many as an unknown limit allows.
+    some = connection.scalars(_some_connections, {"values": old, "most": _MOST_CONNECTIONS}).all()
+    connection.execute(_delete_connections, {"values": some})
+    if len(some) == _MOST_CONNECTIONS:
         return 0  # there may be more
     for deletion in _deletions:
         connection.execute(deletion, {"values": old})
