@@ -433,6 +433,27 @@ class TestOwners:
         assert [(year - 10, year)] == storage.rows("SELECT opened_at, ended_at FROM connections")
         assert [(year - 10, year)] == storage.rows("SELECT opened_at, closed_at FROM sessions")
 
+    def test_a_heartbeat_costs_no_more_when_many_are_at_work(self, tmp_path: Path) -> None:
+        """Connections of the living are not read, nor what they have to report."""
+
+        async def cost(journal: Journal) -> int:
+            return await sqlite_steps(
+                journal,
+                journal.beat("me", 1.0),
+                journal.left("me"),
+                journal.adopt("me"),
+                journal.endings("me", 1.0),
+            )
+
+        async def main() -> None:
+            async with journal_in(tmp_path, "me", "you") as journal:
+                few = await cost(journal)
+                await journal.write("me", [an_opened(number) for number in range(500)])
+                await journal.write("you", [an_opened(number) for number in range(500, 1000)])
+                assert await cost(journal) < 2 * few
+
+        asyncio.run(main())
+
     @pytest.mark.parametrize("statement", [takeover._first_and_last, takeover._with_reports])
     def test_what_is_pending_is_looked_up(self, storage: Storage, statement: Select[Any]) -> None:
         """By the index of that alone, also in the plan for any parameters that PostgreSQL comes to."""

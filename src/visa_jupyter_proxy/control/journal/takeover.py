@@ -70,11 +70,10 @@ def bury(connection: Connection, dead: str, beats: int, at: float) -> int | None
     return _end(connection, dead, owners.c.beat_at, at)
 
 
-_left = (
-    select(connections.c.owner)
-    .join(owners, owners.c.id == connections.c.owner)
-    .where(_is_carrying, owners.c.stopped_at.is_not(None), owners.c.id != _me)
-    .distinct()
+_left = select(owners.c.id).where(
+    owners.c.stopped_at.is_not(None),
+    owners.c.id != _me,
+    exists().where(connections.c.owner == owners.c.id, _is_carrying),
 )
 
 
