@@ -82,6 +82,8 @@ class Writer:
         self._neighbours = Neighbours(
             journal, timeout_s=timeout_s, linger_s=linger_s, monotonic=monotonic, wall=wall
         )
+        self._is_undecided = False
+        """Whether something may wait that nobody has decided about without the journal."""
         self._fault: str | None = None
         self._retry_s = 0.0
         self._retry_at = 0.0
@@ -148,6 +150,8 @@ class Writer:
             self._write_at = min(self._write_at, at)
             if self._fault is not None and self.decides:
                 self._author.release(record)
+            else:
+                self._is_undecided = True
             if not self._backlog:
                 self._waiting_since = self._monotonic()
             self._gone(self._backlog.add(record))
@@ -291,7 +295,9 @@ class Writer:
                 journal=self._journal.name,
             )
         self._fault = str(error)
-        if self.decides:
+        # Once: a hundred thousand may wait, and there is a failure every few seconds.
+        if self.decides and self._is_undecided:
+            self._is_undecided = False
             for record in list(self._backlog):
                 self._author.release(record)
 
