@@ -20,9 +20,9 @@ npm does. All of it is the RAM disk with which the machine starts, and results l
 - The CPU is one of 2008, Nehalem, which copies 8 bytes by an instruction. By one of later CPUs' instructions
   the kernel copies a whole buffer, and QEMU would count each of its bytes: 64 KiB look dearer than to perf.
 
-Wants an amd64 machine with Debian's qemu-system-x86, mmdebstrap and libarchive-tools, and says so.
-Root is not needed where users may make namespaces of their own, as Debian lets them (mmdebstrap(1), on its
-mode "unshare"). Debian's packages are fetched once, from where this machine's apt has its own, and pip's once
+Wants an amd64 machine with four packages (`_PROGRAMS`), and says which are missing. To install those is all
+that root is needed for, where users may make namespaces as Debian lets them (mmdebstrap(1), on its mode
+"unshare"). Debian's packages are fetched once, from where this machine's apt has its own, and pip's once
 for each `deploy/requirements.txt`. Removing `.cache/emulated` has them fetched anew.
 """
 
@@ -53,6 +53,7 @@ _PACKAGES: Final = "linux-image-cloud-amd64 python3 nodejs nginx-light haproxy w
 _PROGRAMS: Final = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
     "bsdtar": "libarchive-tools",
 }
 _LEFT_OUT: Final = "boot usr/lib/modules usr/lib/klibc usr/bin/perl?* usr/share/doc usr/share/man"
