@@ -15,8 +15,8 @@ npm does. All of it is the RAM disk with which the machine starts, and results l
 
 - There is one CPU, for a second would take its turns by the first one's clock. Proxy, clients and instances
   alternate on it, so a proxy finds more to do at once than on a CPU of its own, which is a little cheaper.
-- A compiler that works at run time is not done after the usual warm-up: V8's code takes twice as much after
-  2 s as after 8 s. The warm-up stands with the results.
+- A compiler that works at run time is not done after the usual warm-up: V8's code takes about twice as much
+  after 2 s as after 8 s. The warm-up stands with the results.
 - The CPU is one of 2008, Nehalem, which copies 8 bytes by an instruction. By one of later CPUs' instructions
   the kernel copies a whole buffer, and QEMU would count each of its bytes: 64 KiB look dearer than to perf.
 
