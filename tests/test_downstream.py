@@ -24,6 +24,7 @@ from visa_jupyter_proxy.worker.access.questions import Questions
 from visa_jupyter_proxy.worker.accounting.counts import Counts
 from visa_jupyter_proxy.worker.crowds import MOST_AT_ONCE
 from visa_jupyter_proxy.worker.downstream import DRAIN_IDLE_S, LINGER_S, MOST_IN_A_TURN, Downstream
+from visa_jupyter_proxy.worker.exchange import Exchange
 from visa_jupyter_proxy.worker.pool import Pool
 from visa_jupyter_proxy.worker.proxy import Proxy
 from visa_jupyter_proxy.worker.sockets.admission import Admission
@@ -375,6 +376,26 @@ class TestClientsThatDoNotRead:
 
         def then(client: Client) -> None:
             assert (MOST_IN_A_TURN + 50, True) == (client.answers, client.wire.reading)
+
+        _run(test, then)
+
+    def test_80_others_have_their_turn_between_very_many_chunks(self) -> None:
+        """One read may have forty thousand; the end of a client who closes is behind all of them."""
+        head = b"PUT /jupyter/7/x HTTP/1.1\r\nHost: visa\r\nTransfer-Encoding: chunked\r\n"
+        kept: list[Exchange] = []
+
+        def test(client: Client) -> None:
+            client.sends(head + b"Authorization: Bearer T\r\n\r\n" + b"1\r\nx\r\n" * 2500 + b"0\r\n\r\n")
+            exchange = client.downstream.exchange
+            assert exchange is not None
+            client.downstream.eof_received()
+            kept.append(exchange)
+            assert (1000, False) == (exchange.bytes_up, exchange.request_is_complete)
+            assert not client.wire.sent
+
+        def then(client: Client) -> None:
+            assert (2500, True) == (kept[0].bytes_up, kept[0].request_is_complete)
+            assert b"HTTP/1.1 400" not in client.wire.sent
 
         _run(test, then)
 

@@ -515,7 +515,7 @@ class TestBackPressure:
 
     @pytest.mark.parametrize("full", [False, True])
     def test_80_an_instance_that_sends_very_many_chunks_lets_others_have_a_turn(self, *, full: bool) -> None:
-        """It is read again in the next turn, unless the client is full by then."""
+        """The rest is taken in the next turn; then it is read again, unless the client is full by then."""
         with conversation() as talk:
             later: list[Callable[[], None]] = []
             talk.pool.soon = later.append
@@ -530,8 +530,25 @@ class TestBackPressure:
             assert ({"instance"} if full else set()) == talk.paused
             if full:
                 talk.client_reads_again()
-            body = "3e8\r\n" + "x" * 1000 + "\r\n3e9\r\n" + "x" * 1001 + "\r\n"
+            body = ("3e8\r\n" + "x" * 1000 + "\r\n") * 2 + "1\r\nx\r\n"
             talk.client_gets("HTTP/1.1 200 OK", "transfer-encoding: chunked", "", body)
+
+    def test_80_what_an_instance_sent_before_it_broke_off_is_taken(self) -> None:
+        """All of it, although others had no turn yet; the client drained, and it was not read on for that."""
+        with conversation() as talk:
+            later: list[Callable[[], None]] = []
+            talk.pool.soon = later.append
+            _get(talk)
+            chunks = "1\r\nx\r\n" * 2500 + "0\r\n\r\n"
+            talk.instance("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", chunks)
+            talk.client_stops_reading()
+            talk.client_reads_again()
+            assert {"instance"} == talk.paused
+            while later:
+                later.pop(0)()
+            body = ("3e8\r\n" + "x" * 1000 + "\r\n") * 2 + "1f4\r\n" + "x" * 500 + "\r\n0\r\n\r\n"
+            talk.client_gets("HTTP/1.1 200 OK", "transfer-encoding: chunked", "", body)
+            assert set() == talk.paused
 
     def test_an_instance_that_does_not_read_pauses_the_client(self) -> None:
         """And sets it going again."""

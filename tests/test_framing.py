@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from support.costs import instructions
 from support.reading import Told, cut, read_requests, read_response, same
 from visa_jupyter_proxy.errors import (
     BadRequest,
@@ -202,6 +203,23 @@ class TestChunks:
         story, refused = read_requests([_CHUNKED + size + b"\r\nhello\r\n0\r\n\r\n"])
         assert not refused
         assert (("body", b"hello"), ("end",)) == story[1:]
+
+    @pytest.mark.parametrize("one", [b"1\r\na\r\n", b"01;x\r\na\r\n", b"1\r\na\r\n01\r\na\r\n"], ids=repr)
+    def test_80_one_read_of_very_many_is_taken_apart_in_pieces(self, one: bytes) -> None:
+        """Each costs the same; others have their turn between them, and in the end all of it has come out."""
+
+        def cost(chunks: int) -> int:
+            told = Told()
+            reader = RequestReader(told)
+            reader.feed(_CHUNKED)
+            data = one * (chunks // one.count(b"a")) + b"0\r\n\r\n"
+            first = instructions(lambda: reader.feed(data))
+            while reader.is_behind:
+                reader.feed(b"")
+            assert [("body", b"a" * chunks), ("end",)] == told.calls[1:]
+            return first
+
+        assert cost(5000) < 2 * cost(1000)
 
     def test_50_extensions_have_a_budget(self) -> None:
         """For the whole body."""

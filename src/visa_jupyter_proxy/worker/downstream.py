@@ -117,7 +117,9 @@ class Downstream(Entrant):
     def eof_received(self) -> bool:
         self._half_closed = True
         exchange = self._exchange
-        if exchange is None or self._lingering:
+        if self._is_behind:
+            pass  # the end is behind what has yet to be taken
+        elif exchange is None or self._lingering:
             self._close()
         elif not exchange.request_is_complete:
             exchange.fail(BadRequest("the body ends too early"), self._proxy.now())
@@ -357,12 +359,24 @@ class Downstream(Entrant):
             self.deadline = self._proxy.now() + self._proxy.settings.header_timeout_s
         elif self._reader.leftover and not self._lingering:
             self.hold(Hold.PIPELINED)
-        if self._reader.is_laborious and not self._lingering:
-            # The loop reads a connection that is never empty many times in a row.
+        if self._is_behind:
             self.hold(Hold.OTHERS_TURN)
-            self._proxy.loop.call_soon(self.release, Hold.OTHERS_TURN)
+            self._proxy.loop.call_soon(self._catch_up)
         if self._reader.remaining >= LARGE:
             self._splice_rest(self._reader.remaining)
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._transport is not None and not self._lingering and self._reader.is_behind
+
+    def _catch_up(self) -> None:
+        """Take more of what was read, others having had their turn; when that is all, read on."""
+        if self._is_behind:
+            self.data_received(b"")
+        if not self._is_behind:
+            self.release(Hold.OTHERS_TURN)
+            if self._half_closed:
+                self.eof_received()
 
     def _start(self, exchange: Exchange) -> None:
         to_wait_for = self._proxy.forward(exchange)

@@ -113,7 +113,7 @@ class Upstream(Entrant):
     def resume_reading(self) -> None:
         """Read on."""
         self._held = False
-        if self.transport is not None and self._splice is None:
+        if self.transport is not None and self._splice is None and not self._is_behind:
             self.transport.resume_reading()
 
     def request_sent(self) -> None:
@@ -161,7 +161,7 @@ class Upstream(Entrant):
         self._pass_on()
         if reader.ended:
             self._settle(reader)
-        elif reader.is_laborious:
+        elif reader.is_behind:
             self._give_way()
         elif reader.remaining >= LARGE:
             self._splice_rest(reader.remaining)
@@ -279,13 +279,20 @@ class Upstream(Entrant):
             exchange.flush()
 
     def _give_way(self) -> None:
-        """Let others have a turn: the loop reads a connection that is never empty many times in a row."""
+        """Let others have a turn before more of what was read is taken."""
         if self.transport is not None:
             self.transport.pause_reading()
             self._pool.soon(self._go_on)
 
+    @property
+    def _is_behind(self) -> bool:
+        return self._reader is not None and self._reader.is_behind
+
     def _go_on(self) -> None:
-        if not self._held:
+        if self._is_behind:
+            self.data_received(b"")
+        is_open = self.transport is not None and not self.transport.is_closing()
+        if is_open and not (self._is_behind or self._held):
             self.resume_reading()
 
     def _settle(self, reader: ResponseReader) -> None:
@@ -339,6 +346,8 @@ class Upstream(Entrant):
             if self._exchange is None:
                 break
             self.data_received(data)
+        while self._is_behind and self._exchange is not None:
+            self.data_received(b"")
 
     def _cut_off(self) -> ProxyError:
         """Say what the end of the connection means: behind a first byte it is no stale one (case 192)."""

@@ -16,9 +16,6 @@ from visa_jupyter_proxy.worker.http.lines import Fields
 _LONG: Final = 16 * 1024
 """Bytes behind a head that are rather looked at than copied: of a 64 KiB answer that saves 5 us."""
 
-_MANY_PIECES: Final = 1000
-"""Chunks in one read, which may have a hundred thousand: a millisecond's work."""
-
 BARE_LINE_END: Final = rb"(?<!\r)\n|\r(?!\n)(?=.)"
 """In no head, be it of a request or a response."""
 
@@ -45,9 +42,9 @@ class MessageReader:
         return self._collected
 
     @property
-    def is_laborious(self) -> bool:
-        """Whether taking the last read apart took so long that others should have their turn now."""
-        return self._pieces > _MANY_PIECES
+    def is_behind(self) -> bool:
+        """Whether more has come than is taken apart at a time: others have their turn before it is fed on."""
+        return self._body is not None and self._body.is_behind
 
     @property
     def remaining(self) -> int:

@@ -71,7 +71,10 @@ class RequestReader(MessageReader):
         return bool(self._collected)
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived. Raises `ProxyError` for what is no request: nothing can be read after that."""
+        """Take what arrived, or nothing while it `is_behind`.
+
+        Raises `ProxyError` for what is no request: nothing can be read after that.
+        """
         self._pieces = 0
         if self.ended:
             self.leftover += data

@@ -51,10 +51,15 @@ class ResponseReader(MessageReader):
         """The first bytes of a tunnel, or what nobody asked for."""
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived. Raises `InstanceInvalid`: nothing can be read after that."""
+        """Take what arrived, or nothing while it `is_behind`.
+
+        Raises `InstanceInvalid`: nothing can be read after that.
+        """
         self.started = True
         self._pieces = 0
         rest: Piece = data
+        if self.is_behind and self._body is not None:
+            rest = self._read_body(self._body, rest)
         while rest and not self.ended:
             rest = self._read_head(bytes(rest)) if self._body is None else self._read_body(self._body, rest)
         if rest:
