@@ -58,7 +58,7 @@ class ResponseReader(MessageReader):
         self.started = True
         self._pieces = 0
         rest: Piece = data
-        if self.is_behind and self._body is not None:
+        if self._body is not None and self._body.is_behind:
             rest = self._read_body(self._body, rest)
         while rest and not self.ended:
             rest = self._read_head(bytes(rest)) if self._body is None else self._read_body(self._body, rest)
