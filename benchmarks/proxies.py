@@ -71,8 +71,10 @@ def our_environment(world: World, port: int, **more: str) -> dict[str, str]:
 
 
 _NGINX: Final = """
-# Tuned: no spooling to disk in either direction, buffers for a 64 KiB answer, connections that stay, and
-# the answer to the question whether a token may use an instance kept for as long as ours keeps it.
+# Tuned: no spooling to disk in either direction, buffers of 64 KiB (a first one of 4 KiB, its default, is
+# that of a WebSocket, which then takes three times as much for 64 KiB; an upload with 16 KiB takes twice as
+# much), connections that stay, and the answer to the question whether a token may use an instance kept for as
+# long as ours keeps it.
 daemon off;
 {user}
 worker_processes 1;
@@ -112,7 +114,10 @@ http {{
     proxy_set_header X-Forwarded-Proto $scheme;
     proxy_request_buffering off;
     proxy_max_temp_file_size 0;
-    proxy_buffers 16 16k;
+    proxy_buffer_size 64k;
+    proxy_buffers 16 64k;
+    proxy_busy_buffers_size 128k;
+    client_body_buffer_size 256k;
     proxy_read_timeout 1h;
     proxy_send_timeout 1h;
     location /jupyter/1/ {{ set $instance 1; proxy_pass http://instance1; }}
@@ -137,11 +142,13 @@ http {{
 """
 
 _HAPROXY: Final = """
-# Tuned: one thread, connections that stay, to the instances too. It only looks whether there is a token.
+# Tuned: one thread, connections that stay, to the instances too, buffers of 64 KiB (with 16, its default,
+# bytes in bulk take twice as much). It only looks whether there is a token.
 # `option splice-auto` was tried: it makes no difference to a download, an upload or a 64 KiB answer.
 global
   nbthread 1
   maxconn 8500
+  tune.bufsize 65536
 defaults
   mode http
   timeout connect 5s
