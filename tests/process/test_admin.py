@@ -248,6 +248,25 @@ class TestHealth:
             admin.get("/health/ready").json["status"],
         )
 
+    def test_workers_that_are_stopped(self, place: Place) -> None:
+        """Who is silent for some seconds does not serve, long before it is ended as one that hangs."""
+        proxy = place.start(WORKERS="2")
+        admin = AdminClient(proxy.admin_port)
+        proxy.wait(lambda: admin.get("/health/ready").status == 200)
+        first, second = proxy.worker_pids
+        try:
+            os.kill(first, signal.SIGSTOP)
+            proxy.wait(lambda: admin.get("/health/ready").json["status"] == "degraded")
+            assert {"serving": 1, "wanted": 2} == admin.get("/health/ready").json["workers"]
+            os.kill(second, signal.SIGSTOP)
+            proxy.wait(lambda: admin.get("/health/ready").status == 503)
+            assert 0 == scrape(proxy)["workers", "serving"]
+        finally:
+            for stopped in (first, second):
+                os.kill(stopped, signal.SIGCONT)
+        proxy.wait(lambda: admin.get("/health/ready").json["status"] == "ready")
+        assert [first, second] == proxy.worker_pids
+
     def test_a_journal_that_cannot_be_written(self, place: Place) -> None:
         """Not ready: a session that began here could be lost."""
         proxy = place.start(STORAGE_DIR=str(place.directory / "proxy.log"))

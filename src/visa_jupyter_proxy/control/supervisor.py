@@ -92,6 +92,11 @@ class Supervisor:
         return [worker for worker in self._current.values() if worker.is_serving]
 
     @property
+    def serving(self) -> int:
+        """How many of them respond."""
+        return sum(worker.is_responsive for worker in self.workers)
+
+    @property
     def pids(self) -> dict[int, int]:
         """Place -> process id of the worker that is there."""
         found = {place: worker.pid for place, worker in self._current.items()}

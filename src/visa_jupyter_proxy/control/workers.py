@@ -35,6 +35,10 @@ MOST_UNANSWERED: Final = 30
 """A worker that has left so many pings unanswered hangs: gunicorn's `timeout` is 30 s too. Pings are
 counted, not seconds: a machine that was suspended finds its workers as they were."""
 
+_FEW_UNANSWERED: Final = 3
+"""Pings that a worker leaves unanswered while it is only busy; its neighbours wait no longer for it, either
+(decision 6)."""
+
 _EXIT_S: Final = 2.0
 """How long a process may take to end after it has closed its mailbox."""
 
@@ -87,6 +91,11 @@ class WorkerProcess:
     def is_serving(self) -> bool:
         """Whether the process is there and accepts connections, or has done so and finishes."""
         return self.ready.is_set() and not self.gone.is_set()
+
+    @property
+    def is_responsive(self) -> bool:
+        """Whether it serves, and has not been silent for some seconds: stopped by somebody, or hanging."""
+        return self.is_serving and self._unanswered <= _FEW_UNANSWERED
 
     @property
     def pid(self) -> int | None:

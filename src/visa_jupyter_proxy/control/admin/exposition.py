@@ -97,7 +97,7 @@ class Exposition(Collector):
         yield metrics.JOURNAL_LAG, (), notebooks.journal_lag_s
         yield metrics.JOURNAL_LOST, (), notebooks.records_lost
         yield metrics.JOURNAL_REPLACED, (), notebooks.journals_replaced
-        yield metrics.WORKERS, ("serving",), len(supervisor.workers)
+        yield metrics.WORKERS, ("serving",), supervisor.serving
         yield metrics.WORKERS, ("wanted",), supervisor.places
         yield metrics.WORKER_RESTARTS, (), supervisor.restarts
         yield metrics.DRAINING, (), self._seen.is_draining()

@@ -19,7 +19,7 @@ def ready(seen: Seen) -> Mapping[str, Any]:
     A VISA API that does not answer is shown (`degraded`), and is no reason to send requests elsewhere:
     it is the same for all nodes.
     """
-    serving = len(seen.supervisor.workers)
+    serving = seen.supervisor.serving
     checks = {
         "listening": serving > 0,
         "journal": seen.notebooks.journal_state == "written",
