@@ -50,8 +50,9 @@ chaos: .venv/dev.stamp postgresql  ## Kill workers and nodes KILLS=100 times whi
 	@PYTHONPATH=tests $(BIN)/python -m chaos --kills $(or $(KILLS),$(if $(DURATION),100000,100)) \
 	  $(addprefix --seconds ,$(DURATION)) $(addprefix --seed ,$(SEED)) $(if $(SQLITE),--sqlite)
 
+# Names of files as the shell has them: they may contain what make would split.
 BENCHED = $(addprefix --rounds ,$(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(PROXIES),--proxies $(PROXIES)) \
-	  $(addprefix --seconds ,$(SECONDS)) $(addprefix --warm-up ,$(WARM_UP)) $(addprefix --output ,$(OUTPUT))
+	  $(addprefix --seconds ,$(SECONDS)) $(addprefix --warm-up ,$(WARM_UP)) $(if $(OUTPUT),--output "$$OUTPUT")
 
 bench: .venv/dev.stamp peers  ## Measure what proxying costs, beside nginx and others (ONLY="small ws" ROUNDS=1 PROXIES="ours nginx")
 	@$(BIN)/python -m benchmarks $(BENCHED)
@@ -61,7 +62,7 @@ bench-check: .venv/dev.stamp  ## Fail when we cost more than a tenth more than c
 	$(MAKE) peers; $(BIN)/python -m benchmarks --check $(if $(ONLY),--only $(ONLY)) $(addprefix --rounds ,$(ROUNDS))
 
 bench-emulated: .venv/dev.stamp chp  ## Count instructions, the kernel's too, where perf cannot: on an emulated machine (options of `make bench`; WARM_UP=2)
-	@$(BIN)/python -m benchmarks.emulated $(addprefix --checkout ,$(CHECKOUT)) $(BENCHED)
+	@$(BIN)/python -m benchmarks.emulated $(if $(CHECKOUT),--checkout "$$CHECKOUT") $(BENCHED)
 
 bench-instructions: .venv/dev.stamp  ## Count our instructions by callgrind (WORK=small, stream, connection, ws, ws64k, kernel, open or openkernel)
 	@$(BIN)/python -m benchmarks.callgrind $(or $(WORK),small)

@@ -11,6 +11,7 @@ other, in rounds, and what the proxy's processes have used meanwhile is divided 
 complete and correct. `python -m benchmarks --help` has the options.
 
     __main__    options, rounds, what is printed and written
+    command     what all command lines here accept and say, and how they end
     scenarios   what is measured: the work, its unit, how a proxy is asked for it
     proxies     the four proxies: configuration, start, end
     world       around them: instance (nginx, and an echo of our own), VISA API stand-in

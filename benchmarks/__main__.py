@@ -5,30 +5,28 @@ import datetime as dt
 import json
 import os
 import platform
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
-from benchmarks import chart, counters, proxies
+from benchmarks import chart, command, counters, proxies
+from benchmarks.command import say
 from benchmarks.processes import Failed
 from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row, compared, tables
 from benchmarks.scenarios import CHECKED, SCENARIOS, WARM_UP_S, Scenario, Stage
 from benchmarks.world import World, running_world
 
 LATEST: Final = Path(__file__).with_name("results") / "latest.json"
+CHART: Final = LATEST.with_suffix(".svg")
 _BENCH_S: Final = 4.0
 _CHECK_S: Final = 2.0
-CHART: Final = LATEST.with_suffix(".svg")
 
-
-def say(text: str) -> None:
-    """Tell how far it is, apart from the tables."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+_LATEST_ROUNDS: Final = 3
+"""What is shown is the median: of three rounds, one may have been disturbed."""
+_LATEST_S: Final = _CHECK_S
+"""A check works so long, and what it compares with shall not have been measured worse."""
 
 
 def cpus() -> tuple[str | None, str | None]:
@@ -93,16 +91,34 @@ def _system() -> str:
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read these arguments, or those of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what proxying costs.")
+    parser = command.Parser(prog="python -m benchmarks", description="Measure what proxying costs.")
     known = [scenario.name for scenario in SCENARIOS]
     parser.add_argument("--only", nargs="+", choices=known, metavar="SCENARIO", help=f"of {' '.join(known)}")
-    parser.add_argument("--proxies", nargs="+", choices=list(proxies.PROXIES), default=list(proxies.PROXIES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, help="for work that could go on for ever: 4, for a check 2")
+    every = list(proxies.PROXIES)
     parser.add_argument(
-        "--warm-up", type=float, default=WARM_UP_S, metavar="SECONDS", help=f"before: {WARM_UP_S:g}"
+        "--proxies", nargs="+", choices=every, default=every, metavar="PROXY", help=f"of {' '.join(every)}"
     )
-    parser.add_argument("--output", type=Path, help="write the results to this file (JSON)")
+    parser.add_argument(
+        "--rounds", type=command.count, default=3, help="how often each proxy does each work: 3"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=command.duration,
+        help=f"for work that could go on for ever: {_BENCH_S:g}, for a check {_CHECK_S:g}",
+    )
+    parser.add_argument(
+        "--warm-up",
+        type=command.duration,
+        default=WARM_UP_S,
+        metavar="SECONDS",
+        help=f"before: {WARM_UP_S:g}",
+    )
+    parser.add_argument(
+        "--output",
+        type=command.writable,
+        metavar="FILE",
+        help=f"write the results to this file (JSON), not those of a whole run to {LATEST.name}",
+    )
     task = parser.add_mutually_exclusive_group()
     task.add_argument(
         "--check", action="store_true", help="compare our ratio to nginx with what is committed"
@@ -111,7 +127,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--comparable", action="store_true", help="only tell whether a check would compare instructions"
     )
     options = parser.parse_args(arguments)
-    options.seconds = options.seconds or (_CHECK_S if options.check else _BENCH_S)
+    if options.output is not None and options.output.resolve() in (LATEST.resolve(), CHART.resolve()):
+        parser.error(f"argument --output: a whole run replaces {options.output.name} without it")
+    if options.seconds is None:
+        options.seconds = _CHECK_S if options.check else _BENCH_S
     return options
 
 
@@ -128,8 +147,8 @@ def check(options: argparse.Namespace) -> int:
         if figure != INSTRUCTIONS:
             say("bench-check: skipped: perf cannot count here, or could not for the committed results")
         return int(figure != INSTRUCTIONS)
-    if lacking := [missing for name in ("nginx", "wrk") if (missing := proxies.missing(name))]:
-        say(f"bench-check: cannot run without {' and '.join(lacking)}")
+    if absent := [missing for name in ("nginx", "wrk") if (missing := proxies.missing(name))]:
+        say(f"bench-check: cannot run without {' and '.join(absent)}")
         return 2
     chosen = [scenario for scenario in SCENARIOS if scenario.name in (options.only or CHECKED)]
     now = run(chosen, ["ours", "nginx"], options)
@@ -150,50 +169,58 @@ def run(scenarios: Sequence[Scenario], names: Sequence[str], options: argparse.N
         return measured(world, scenarios, names, options)
 
 
+def lacking(results: Results) -> list[str]:
+    """Say what keeps results from taking the place of the committed ones; nothing, when they may."""
+    all_names = [*(scenario.name for scenario in SCENARIOS), *proxies.PROXIES]
+    absent = [name for name in all_names if name not in {*results.rows, *results.proxies()}]
+    failed = [name for name, row in results.rows.items() if row.errors]
+    rounds, seconds = results.about["rounds"], results.about["seconds"]
+    reasons = {
+        f"without {', '.join(absent)}": bool(absent),
+        f"with errors in {', '.join(failed)}": bool(failed),
+        f"of {rounds} rounds, not {_LATEST_ROUNDS}": rounds < _LATEST_ROUNDS,
+        f"of {seconds:g} s, not {_LATEST_S:g}": seconds < _LATEST_S,
+    }
+    return [reason for reason, holds in reasons.items() if holds]
+
+
 def bench(options: argparse.Namespace) -> int:
     """Run what was asked for, print the tables, and write the results."""
     names = []
     for name in options.proxies:
-        if lacking := proxies.missing(name):
-            say(f"left out: {proxies.TITLES[name]}: {lacking} is not installed")
+        if program := proxies.missing(name):
+            say(f"left out: {proxies.TITLES[name]}: {program} is not installed")
         else:
             names.append(name)
-    if not counters.counts_everything():
-        counted = "only the user's" if counters.countable() else "no"
-        say(f"perf counts {counted} instructions here: CPU time is the figure to look at")
     chosen = [one for one in SCENARIOS if options.only is None or one.name in options.only]
     results = run(chosen, names, options)
+    if not counters.counts_everything():
+        # With the tables, and so not from within an emulated machine, whose tables nobody sees.
+        counted = "only the user's" if counters.countable() else "no"
+        sys.stdout.write(f"perf counts {counted} instructions here: CPU time is the figure to look at\n\n")
     sys.stdout.write(tables(results, proxies.TITLES))
-    # What is shown and compared is a whole run: nothing that was left out may take its place.
-    whole = len(chosen) == len(SCENARIOS) and names == list(proxies.PROXIES)
-    output = options.output or (LATEST if whole else None)
-    if output is not None:
-        output.write_text(json.dumps(results.as_json(), indent=1) + "\n")
-        say(f"written: {output}")
-    if output == LATEST:
+    if options.output is not None:
+        write(results, options.output)
+    elif reasons := lacking(results):
+        said = "; ".join(reasons)
+        say(f"not written, for {LATEST.name} is of whole runs (--output FILE keeps any): this was one {said}")
+    else:
+        write(results, LATEST)
         CHART.write_text(chart.drawn(results, proxies.TITLES))
+        say(f"written: {CHART}")
     return int(any(row.errors for row in results.rows.values()))
 
 
-def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End everything that was started; once is enough."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    say("ending what was started ...")
-    raise KeyboardInterrupt
+def write(results: Results, output: Path) -> None:
+    """Write results to a file, and say so."""
+    output.write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    say(f"written: {output}")
 
 
 def main() -> None:
     """Do what the command line says."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
     options = parsed()
-    try:
-        sys.exit(check(options) if options.check or options.comparable else bench(options))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Failed as error:
-        sys.exit(f"benchmarks: {error}")
+    command.run(lambda: check(options) if options.check or options.comparable else bench(options))
 
 
 if __name__ == "__main__":

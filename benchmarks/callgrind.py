@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from benchmarks import command
 from benchmarks.driver import Driver
 from benchmarks.processes import Child, Failed, child, free_port, program, wait
 from benchmarks.proxies import our_environment
@@ -55,8 +56,8 @@ def proxy_under_callgrind(world: World) -> Iterator[tuple[Child, int]]:
     )
     script.chmod(0o755)
     port = free_port()
-    command = [sys.executable, "-P", "-c", _LAUNCH, "serve", str(script)]
-    with child("ours", command, world.folder, environment=our_environment(world, port)) as proxy:
+    serve = [sys.executable, "-P", "-c", _LAUNCH, "serve", str(script)]
+    with child("ours", serve, world.folder, environment=our_environment(world, port)) as proxy:
 
         def listening() -> bool:
             proxy.check()
@@ -73,9 +74,9 @@ def worker_of(proxy: Child) -> int:
     return int(worker)
 
 
-def control(pid: int, command: str) -> None:
+def control(pid: int, order: str) -> None:
     """Have a running callgrind do something."""
-    subprocess.run(["callgrind_control", command, str(pid)], check=True, capture_output=True)
+    subprocess.run(["callgrind_control", order, str(pid)], check=True, capture_output=True)
 
 
 def dump(folder: Path, pid: int, name: str) -> Path:
@@ -133,24 +134,34 @@ def measure(work: str, units: int, connections: int, folder: Path) -> tuple[floa
         return (total(dumps[1]) - total(dumps[0])) / units, functions
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("work", choices=WORKS)
-    parser.add_argument("--units", type=int, default=2000, help="how often the work is done in the first run")
-    parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--top", type=int, default=25, help="how many functions to print")
-    options = parser.parse_args()
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, and return the exit status."""
     with tempfile.TemporaryDirectory(prefix="visa-bench-") as folder:
         try:
             whole, functions = measure(options.work, options.units, options.connections, Path(folder))
         except Failed as error:
             log = Path(folder) / "ours.log"
             ours = log.read_text(errors="replace")[-3000:] if log.exists() else ""
-            raise SystemExit(f"benchmarks: {error}\n{ours}") from None
+            raise Failed(f"{error}\n{ours}") from None
     sys.stdout.write(f"{options.work}: {whole:,.0f} user instructions for one, in the worker\n")
     for name, count in sorted(functions.items(), key=lambda one: -one[1])[: options.top]:
         sys.stdout.write(f"{count:12,.0f}  {100 * count / whole:5.1f} %  {name[:100]}\n")
+    return 0
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = command.Parser(
+        prog="python -m benchmarks.callgrind", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("work", choices=WORKS, help="whose unit is counted")
+    parser.add_argument(
+        "--units", type=command.count, default=2000, help="how often it is done in the first run: 2000"
+    )
+    parser.add_argument("--connections", type=command.count, default=8, help="on which it is done at once: 8")
+    parser.add_argument("--top", type=command.count, default=25, help="how many functions to print: 25")
+    options = parser.parse_args()
+    command.run(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ nothing, show what the worker's part is. CPU time counts, user and system, so ot
 changes little; the least of the rounds is what it costs.
 """
 
-import argparse
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -17,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from benchmarks import command
 from benchmarks.counters import cpu_us
 from benchmarks.driver import Driver
 from benchmarks.processes import wait
@@ -62,18 +61,28 @@ def measure(world: World, proxy: Running, rounds: int, channels: int) -> None:
         sys.stdout.flush()
 
 
+def run(rounds: int, channels: int) -> int:
+    """Run it in a world of its own, and return the exit status."""
+    with (
+        tempfile.TemporaryDirectory(prefix="visa-bench-") as folder,
+        running_world(Path(folder), proxy_cpu=None, load_cpus=None) as world,
+        ours(world) as proxy,
+    ):
+        measure(world, proxy, rounds, channels)
+    return 0
+
+
 def main() -> None:
-    """Run it in a world of its own."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--channels", type=int, default=1000)
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="control-"))
-    try:
-        with running_world(folder, proxy_cpu=None, load_cpus=None) as world, ours(world) as proxy:
-            measure(world, proxy, arguments.rounds, arguments.channels)
-    finally:
-        shutil.rmtree(folder)
+    """Do what the command line says."""
+    parser = command.Parser(
+        prog="python -m benchmarks.control", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--rounds", type=command.count, default=9, help="how often it is measured: 9")
+    parser.add_argument(
+        "--channels", type=command.count, default=1000, help="how many are opened in a round: 1000"
+    )
+    options = parser.parse_args()
+    command.run(lambda: run(options.rounds, options.channels))
 
 
 if __name__ == "__main__":

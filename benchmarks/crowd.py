@@ -17,7 +17,6 @@ the worker's CPU, as on a node whose CPUs are all busy. Both want two CPUs and r
 import argparse
 import asyncio
 import os
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks import messages
+from benchmarks import command, messages
 from benchmarks.counters import cpu_us
 from benchmarks.driver import Driver
 from benchmarks.load import TARGETS
@@ -204,32 +203,35 @@ async def _measure(world: World, proxy: Running, options: argparse.Namespace) ->
     sys.stdout.writelines(f"{wait}\n" for name, wait in browsers.waits.items() if name != "warm-up")
 
 
-def main() -> None:
-    """Run it in a world of its own."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.crowd", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--sessions", type=int, default=5000)
-    parser.add_argument("--together", type=int, help="how many come at a time: all, if not told")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument(
-        "--cpus", choices=("free", "apart", "shared"), default="free", help="who may use which CPU"
-    )
-    parser.add_argument("--workers", type=int, default=1)
-    options = parser.parse_args()
+def run(options: argparse.Namespace) -> int:
+    """Run it in a world of its own, and return the exit status."""
     placed = options.cpus != "free"
     load_cpus = _load_cpus() if placed else None
-    folder = Path(tempfile.mkdtemp(prefix="crowd-"))
-    try:
-        with (
-            running_world(folder, proxy_cpu=None, load_cpus=load_cpus, first=placed) as world,
-            ours(world, WORKERS=str(options.workers)) as proxy,
-        ):
-            if placed:
-                _place(proxy, options.cpus)
-            asyncio.run(_measure(world, proxy, options))
-    finally:
-        shutil.rmtree(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="visa-bench-") as folder,
+        running_world(Path(folder), proxy_cpu=None, load_cpus=load_cpus, first=placed) as world,
+        ours(world, WORKERS=str(options.workers)) as proxy,
+    ):
+        if placed:
+            _place(proxy, options.cpus)
+        asyncio.run(_measure(world, proxy, options))
+    return 0
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = command.Parser(prog="python -m benchmarks.crowd", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sessions", type=command.count, default=5000, help="how many a crowd opens: 5000")
+    parser.add_argument("--together", type=command.count, help="how many come at a time: all, if not told")
+    parser.add_argument(
+        "--rounds", type=command.count, default=2, help="how often both crowds come and go: 2"
+    )
+    parser.add_argument(
+        "--cpus", choices=("free", "apart", "shared"), default="free", help="who may use which CPU: free"
+    )
+    parser.add_argument("--workers", type=command.count, default=1, help="of the proxy: 1")
+    options = parser.parse_args()
+    command.run(lambda: run(options))
 
 
 if __name__ == "__main__":

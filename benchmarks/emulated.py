@@ -41,8 +41,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from benchmarks import proxies
-from benchmarks.__main__ import parsed, say
+from benchmarks import command, proxies
+from benchmarks.__main__ import parsed, write
+from benchmarks.command import say
 from benchmarks.processes import Failed, program
 from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, tables
 from benchmarks.world import ROOT
@@ -180,30 +181,16 @@ def _site(requirements: Path) -> Path:
     return site
 
 
-def _called(*command: str | Path, output: IO[bytes] | None = None) -> None:
+def _called(*words: str | Path, output: IO[bytes] | None = None) -> None:
     """Run a program; what it says is said with what we say. Raises `Failed`."""
-    ran = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=output or sys.stderr)
+    ran = subprocess.run(words, check=False, stdin=subprocess.DEVNULL, stdout=output or sys.stderr)
     if ran.returncode != 0:
-        raise Failed(f"{Path(command[0]).name} ended with status {ran.returncode}")
+        raise Failed(f"{Path(words[0]).name} ended with status {ran.returncode}")
 
 
-def main() -> None:
-    """Count, and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.emulated",
-        description=(__doc__ or "").partition("\n")[0],
-        epilog=f"Further options are those of `python -m benchmarks`; without any: {_DEFAULTS}",
-    )
-    parser.add_argument(
-        "--checkout", type=Path, default=ROOT, help="whose `src` is measured, by this benchmark"
-    )
-    options, others = parser.parse_known_args()
-    arguments = [*_DEFAULTS.split(), *others]
-    output = parsed(arguments).output
-    try:
-        results = run(arguments, options.checkout.resolve())
-    except Failed as error:
-        raise SystemExit(f"benchmarks: {error}") from None
+def count(arguments: Sequence[str], of: Path, output: Path | None) -> int:
+    """Count, print, write the results where that is asked for, and return the exit status."""
+    results = run(arguments, of)
     about = results.about
     sys.stdout.write(
         f"{about['system']}, Linux {about['kernel']}; the loop: {about['loop']:.4f} of its instructions; "
@@ -211,8 +198,32 @@ def main() -> None:
         f"{tables(results, proxies.TITLES)}"
     )
     if output is not None:
-        output.write_text(json.dumps(results.as_json(), indent=1) + "\n")
-    sys.exit(any(row.errors for row in results.rows.values()))
+        write(results, output)
+    return int(any(row.errors for row in results.rows.values()))
+
+
+def checkout(text: str) -> Path:
+    """Read the name of a folder that has a proxy in it."""
+    path = Path(text).resolve()
+    if not (path / "src").is_dir() or not (path / "deploy/requirements.txt").is_file():
+        raise argparse.ArgumentTypeError(f"no proxy in {text!r}: src or deploy/requirements.txt is missing")
+    return path
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = command.Parser(
+        prog="python -m benchmarks.emulated",
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=f"Further options are those of `python -m benchmarks`; without any: {_DEFAULTS}",
+    )
+    parser.add_argument(
+        "--checkout", type=checkout, default=ROOT, help="whose `src` is measured, by this benchmark"
+    )
+    options, others = parser.parse_known_args()
+    arguments = [*_DEFAULTS.split(), *others]
+    output = parsed(arguments).output
+    command.run(lambda: count(arguments, options.checkout, output))
 
 
 if __name__ == "__main__":

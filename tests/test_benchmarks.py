@@ -1,6 +1,9 @@
 """The benchmark's own arithmetic: what it makes of figures that it has measured."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -9,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import chart, counters, emulated, messages, report
+from benchmarks import __main__ as bench
+from benchmarks import chart, counters, emulated, messages, proxies, report
 from benchmarks.driver import Driver
-from benchmarks.processes import Failed, child, free_port
+from benchmarks.processes import Failed, child, free_port, program, wait
 from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row
-from benchmarks.world import PAGE, World, python_environment
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.world import PAGE, ROOT, World, python_environment
 
 
 def _results(ours: float = 10.0, nginx: float = 5.0, **samples: float) -> Results:
@@ -161,6 +166,226 @@ class TestEmulated:
     def test_the_loop_leaves_nothing_behind(self) -> None:
         """It ends, its memory can be given back, and it takes CPU time."""
         assert emulated.loop() > 0
+
+
+def _refused(command: list[str]) -> str:
+    """Run a command that has to be refused, and return the one line that says why."""
+    ran = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert not ran.stdout
+    (line,) = ran.stderr.splitlines()
+    return line
+
+
+class TestArguments:
+    """What cannot be done is refused at the start, in one line."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "why"),
+        [
+            ("benchmarks --rounds 0", "argument --rounds: '0' is no whole number from 1 on"),
+            ("benchmarks --rounds 1.5", "argument --rounds: '1.5' is no whole number from 1 on"),
+            ("benchmarks --seconds 0", "argument --seconds: '0' is no positive number of seconds"),
+            ("benchmarks --seconds -1", "argument --seconds: '-1' is no positive number of seconds"),
+            ("benchmarks --seconds two", "argument --seconds: 'two' is no positive number of seconds"),
+            ("benchmarks --warm-up nan", "argument --warm-up: 'nan' is no positive number of seconds"),
+            ("benchmarks --warm-up inf", "argument --warm-up: 'inf' is no positive number of seconds"),
+            (
+                "benchmarks --output /nonexistent/x",
+                "cannot write '/nonexistent/x': No such file or directory",
+            ),
+            ("benchmarks --output /", "cannot write '/': Is a directory"),
+            ("benchmarks.crowd --sessions 0", "argument --sessions: '0' is no whole number from 1 on"),
+            ("benchmarks.crowd --workers 0", "argument --workers: '0' is no whole number from 1 on"),
+            ("benchmarks.callgrind ws --units 0", "argument --units: '0' is no whole number from 1 on"),
+            ("benchmarks.control --channels 0", "argument --channels: '0' is no whole number from 1 on"),
+            ("benchmarks.emulated --seconds 0", "argument --seconds: '0' is no positive number of seconds"),
+            ("benchmarks.emulated --checkout /nonexistent", "no proxy in '/nonexistent'"),
+        ],
+    )
+    def test_what_makes_no_measurement_is_refused(self, arguments: str, why: str) -> None:
+        """Less than one, no time, a file that cannot be written: nothing is started, nothing overwritten."""
+        module, *others = arguments.split()
+        assert why in _refused([sys.executable, "-m", module, *others])
+
+    @pytest.mark.parametrize("name", ["latest.json", "latest.svg"])
+    def test_committed_results_are_no_output(self, name: str) -> None:
+        """What a whole run alone replaces cannot be named as the file of any."""
+        path = bench.LATEST.with_name(name)
+        before = path.read_bytes()
+        line = _refused(
+            [sys.executable, "-m", "benchmarks", "--output", f"benchmarks/results/../results/{name}"]
+        )
+        assert f"a whole run replaces {name}" in line
+        assert before == path.read_bytes()
+
+    def test_looking_whether_a_file_can_be_written_changes_nothing(self, tmp_path: Path) -> None:
+        """What is there stays until there is something better, and what is not there is not made."""
+        there, new = tmp_path / "there", tmp_path / "new"
+        there.write_text("results")
+        for path in (there, new):
+            assert path == bench.parsed(["--output", str(path)]).output
+        assert there.read_text() == "results"
+        assert [there] == list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("target", ["bench", "bench-emulated"])
+    def test_make_takes_a_file_whose_name_has_spaces(self, target: str, tmp_path: Path) -> None:
+        """It is one name, for the shell as for make, whatever is in it."""
+        name = tmp_path / "no such $folder" / "a b.json"
+        parts = ["-o", ".venv/dev.stamp", "-o", "peers", "-o", "chp", f"BIN={Path(sys.executable).parent}"]
+        shown = str(name).replace("$", "$$")
+        ran = subprocess.run(
+            ["make", *parts, target, f"OUTPUT={shown}"], cwd=ROOT, check=False, capture_output=True, text=True
+        )
+        assert ran.returncode == 2
+        assert f"cannot write '{name}'" in ran.stderr
+
+    @pytest.mark.parametrize(
+        "module", ["benchmarks", "benchmarks.crowd", "benchmarks.callgrind", "benchmarks.control"]
+    )
+    def test_every_option_says_what_it_is(self, module: str) -> None:
+        """In the list of `--help`, each has words behind its name."""
+        command = [sys.executable, "-m", module, "--help"]
+        environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+        text = subprocess.run(
+            command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment
+        ).stdout
+        options = text.partition("options:")[2]
+        found = [
+            line.split("  ")
+            for line in options.replace("\n" + " " * 22, " " * 22).splitlines()
+            if "--" in line
+        ]
+        assert found
+        for parts in found:
+            assert len([part for part in parts if part.strip()]) == 2, parts
+
+
+def _whole(rounds: int = 3, seconds: float = 2.0) -> Results:
+    """Make the results of a run of everything."""
+    results = _results()
+    results.about |= {"versions": dict.fromkeys(proxies.PROXIES, "1"), "rounds": rounds, "seconds": seconds}
+    results.rows = {scenario.name: results.rows["small"] for scenario in SCENARIOS}
+    return results
+
+
+class TestWritten:
+    """Only a whole run takes the place of the committed results."""
+
+    @pytest.fixture(autouse=True)
+    def committed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Have other files in the place of the committed ones."""
+        path = tmp_path / "latest.json"
+        for name, file in (("LATEST", path), ("CHART", path.with_suffix(".svg"))):
+            file.write_text("committed")
+            monkeypatch.setattr(bench, name, file)
+        return path
+
+    def _bench(self, monkeypatch: pytest.MonkeyPatch, results: Results, *arguments: str) -> int:
+        def run(*_: object) -> Results:
+            return results
+
+        monkeypatch.setattr(bench, "run", run)
+        return bench.bench(bench.parsed(arguments))
+
+    def test_a_whole_run_replaces_them(self, committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All scenarios and proxies, long and often enough: results and chart are its own."""
+        results = _whole()
+        assert self._bench(monkeypatch, results) == 0
+        assert results.as_json() == json.loads(committed.read_text())
+        assert "<svg" in committed.with_suffix(".svg").read_text()
+
+    @pytest.mark.parametrize(
+        ("spoilt", "why"),
+        [
+            (lambda results: results.rows.pop("cold"), "without cold"),
+            (lambda results: results.about["versions"].pop("haproxy"), "without haproxy"),
+            (lambda results: results.rows["idle"].errors.update(chp="lost"), "with errors in small, "),
+            (lambda results: results.about.update(rounds=2), "of 2 rounds, not 3"),
+            (lambda results: results.about.update(seconds=1.9), "of 1.9 s, not 2"),
+        ],
+    )
+    def test_less_than_a_whole_run_does_not(
+        self,
+        spoilt: Any,
+        why: str,
+        committed: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Whatever it lacks is said, and both files stay as they are."""
+        results = _whole()
+        spoilt(results)
+        status = self._bench(monkeypatch, results)
+        assert status == int("errors" in why)
+        assert why in capsys.readouterr().err
+        assert {"committed"} == {committed.with_suffix(end).read_text() for end in (".json", ".svg")}
+
+    def test_what_was_asked_for_is_written(
+        self, committed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With a file named, results of any run are in there, and it is said."""
+        results, output = _whole(rounds=1), committed.with_name("a b.json")
+        self._bench(monkeypatch, results, "--output", str(output))
+        assert results.as_json() == json.loads(output.read_text())
+        assert f"written: {output}\n" in capsys.readouterr().err
+        assert committed.read_text() == "committed"
+
+
+@pytest.mark.skipif(program("nginx") is None, reason="nginx plays the instance (Debian's nginx-light)")
+class TestEnding:
+    """What ends a benchmark ends all that it has started, and leaves nothing behind."""
+
+    @pytest.mark.parametrize(
+        ("command", "number", "begun"),
+        [
+            ("benchmarks --only rest --proxies ours", signal.SIGINT, "ours.log"),
+            ("benchmarks --only rest --proxies ours", signal.SIGTERM, "ours.log"),
+            ("benchmarks --only rest --proxies ours", signal.SIGHUP, "ours.log"),
+            ("benchmarks.crowd --sessions 500", signal.SIGTERM, "load.log"),
+        ],
+    )
+    def test_signals_leave_nothing(
+        self, command: str, number: signal.Signals, begun: str, tmp_path: Path
+    ) -> None:
+        """One line says that it ends; no folder stays, and no process that works in one."""
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        with subprocess.Popen(
+            [sys.executable, "-m", *command.split()],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+
+            def listening() -> bool:
+                logs = [log.read_text() for log in tmp_path.glob("*/ours.log")]
+                return any('"listening"' in log for log in logs) and any(tmp_path.glob(f"*/{begun}"))
+
+            try:
+                wait(listening, "the proxy and its client", 100.0)
+                running.send_signal(number)
+                _, said = running.communicate()
+            finally:
+                running.kill()
+        assert ["ending what was started ..."] == [
+            line for line in said.splitlines() if "round 1" not in line
+        ]
+        assert 128 + number == running.returncode
+        assert [] == list(tmp_path.iterdir())
+        assert [] == [
+            path.parent
+            for path in Path("/proc").glob("[0-9]*/cwd")
+            if _target(path).startswith(str(tmp_path))
+        ]
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""  # it has ended, or is somebody else's
 
 
 class TestCounters:
