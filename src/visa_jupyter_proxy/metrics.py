@@ -180,7 +180,9 @@ JOURNAL_REPLACED: Final = _metric(
 
 # --- processes ----------------------------------------------------------------------------
 
-WORKERS: Final = _metric("workers", "gauge", "Workers: serving (not one that has been silent for seconds), and wanted.", "state")
+WORKERS: Final = _metric(
+    "workers", "gauge", "Workers: serving (not one that has been silent for seconds), and wanted.", "state"
+)
 WORKER_RESTARTS: Final = _metric(
     "worker_restarts_total", "counter", "Workers that were started in the place of one that had ended."
 )
