@@ -115,7 +115,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output",
-        type=command.writable,
+        type=Path,
         metavar="FILE",
         help=f"write the results to this file (JSON), not those of a whole run to {LATEST.name}",
     )
@@ -127,8 +127,12 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--comparable", action="store_true", help="only tell whether a check would compare instructions"
     )
     options = parser.parse_args(arguments)
-    if options.output is not None and options.output.resolve() in (LATEST.resolve(), CHART.resolve()):
-        parser.error(f"argument --output: a whole run replaces {options.output.name} without it")
+    # Not by its type: the emulated machine is told our file, too, and then its own, which counts.
+    if options.output is not None:
+        if options.output.resolve() in (LATEST.resolve(), CHART.resolve()):
+            parser.error(f"argument --output: a whole run replaces {options.output.name} without it")
+        if reason := command.unwritable(options.output):
+            parser.error(f"argument --output: {reason}")
     if options.seconds is None:
         options.seconds = _CHECK_S if options.check else _BENCH_S
     return options

@@ -42,17 +42,16 @@ def duration(text: str) -> float:
     return seconds
 
 
-def writable(text: str) -> Path:
-    """Read the name of a file that can be written, before half an hour of work; it stays as it is."""
-    path = Path(text)
+def unwritable(path: Path) -> str | None:
+    """Say why a file cannot be written, before half an hour of work; it stays as it is. None when it can."""
     existed = path.exists()
     try:
         path.open("ab").close()
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
+        return f"cannot write '{path}': {error.strerror}"
     if not existed:
         path.resolve().unlink()
-    return path
+    return None
 
 
 def say(text: str) -> None:

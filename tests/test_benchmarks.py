@@ -225,6 +225,8 @@ class TestArguments:
         there.write_text("results")
         for path in (there, new):
             assert path == bench.parsed(["--output", str(path)]).output
+        # As in an emulated machine, which has no such folder as its host.
+        assert new == bench.parsed(["--output", "/nonexistent/x", "--output", str(new)]).output
         assert there.read_text() == "results"
         assert [there] == list(tmp_path.iterdir())
 
