@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks import chart, command, counters, proxies
 from benchmarks.command import say
 from benchmarks.processes import Failed
-from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row, compared, tables
+from benchmarks.report import CPU_TIME, INSTRUCTIONS, Results, Row, compared, tables, unlike
 from benchmarks.scenarios import CHECKED, SCENARIOS, WARM_UP_S, Scenario, Stage
 from benchmarks.world import World, running_world
 
@@ -155,11 +155,17 @@ def check(options: argparse.Namespace) -> int:
         say(f"bench-check: cannot run without {' and '.join(absent)}")
         return 2
     chosen = [scenario for scenario in SCENARIOS if scenario.name in (options.only or CHECKED)]
+    if unknown := [one.name for one in chosen if committed.to_nginx(one.name, figure) is None]:
+        say(f"bench-check: {LATEST.name} has no cost of {' and '.join(unknown)} to compare with")
+        return 2
     now = run(chosen, ["ours", "nginx"], options)
     verdict = compared(now, committed, [scenario.name for scenario in chosen], figure)
     said = "instructions" if figure == INSTRUCTIONS else "CPU time, which needs a quiet machine"
     say(f"our cost as a multiple of nginx's, in {said}:")
     say("\n".join(verdict.lines))
+    if other := unlike(now, committed):
+        say("The committed figures were measured elsewhere, where ratios are others:")
+        say("\n".join(other))
     return int(verdict.is_worse)
 
 

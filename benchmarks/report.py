@@ -68,6 +68,11 @@ class Results:
         """Return the names of all proxies, in the order in which they ran."""
         return list(self.about["versions"])
 
+    def to_nginx(self, scenario: str, figure: str) -> float | None:
+        """Return how many times nginx's is ours; None when that was not measured."""
+        row = self.rows.get(scenario)
+        return None if row is None else row.ratio(OURS, figure, "nginx")
+
     @property
     def cost(self) -> str:
         """The figure to steer by: instructions where all were counted, else CPU time."""
@@ -160,14 +165,26 @@ class Verdict:
     is_worse: bool
 
 
+def unlike(now: Results, committed: Results) -> list[str]:
+    """Say in what the machine differs from that of the committed results: ratios depend on it, too."""
+
+    def named(about: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "CPU": about["cpu"],
+            "system": about["system"],
+            "Python": about["python"],
+            "nginx": about["versions"]["nginx"],
+        }
+
+    here, there = named(now.about), named(committed.about)
+    return [f"{what}: {here[what]}, and {there[what]} there" for what in here if here[what] != there[what]]
+
+
 def compared(now: Results, committed: Results, names: Sequence[str], figure: str) -> Verdict:
     """Compare our ratios to nginx with the committed ones; what cannot be compared is worse, too."""
     lines, worse = [], False
     for name in names:
-        was, is_ = (
-            row.ratio(OURS, figure, "nginx") if (row := results.rows.get(name)) is not None else None
-            for results in (committed, now)
-        )
+        was, is_ = (results.to_nginx(name, figure) for results in (committed, now))
         if is_ is None or was is None:
             errors = now.rows[name].errors if name in now.rows else {}
             lines.append(f"{name}: cannot be compared: {errors or 'not in the committed results'}")

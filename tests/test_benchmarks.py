@@ -88,6 +88,26 @@ class TestCheck:
         verdict = report.compared(_results(30.0, 15.0), _results(), ["small"], CPU_TIME)
         assert not verdict.is_worse
 
+    def test_another_machine_is_named(self) -> None:
+        """Whose Python or nginx is another one has other ratios, and is told so."""
+        elsewhere = _results()
+        elsewhere.about |= {"python": "3.12.1", "versions": {"ours": "5", "nginx": "1.26"}}
+        assert ["Python: 3.12.1, and 3.13.0 there", "nginx: 1.26, and 1.22 there"] == report.unlike(
+            elsewhere, _results()
+        )
+        assert [] == report.unlike(_results(), _results())
+
+    def test_what_has_no_cost_is_not_measured_first(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Memory at rest is in the committed results, and no cost that could be compared."""
+        latest = tmp_path / "latest.json"
+        latest.write_text(json.dumps(_results().as_json()))
+        monkeypatch.setattr(bench, "LATEST", latest)
+        monkeypatch.setattr(proxies, "missing", lambda _: None)
+        assert 2 == bench.check(bench.parsed(["--check", "--only", "rest", "small"]))
+        assert "latest.json has no cost of rest to compare with" in capsys.readouterr().err
+
     def test_what_cannot_be_compared_is_no_success(self) -> None:
         """An error now, or a row that is not in the committed results, fails the check."""
         failed = _results()
