@@ -35,8 +35,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from visa_jupyter_proxy.control.journal.records import Kind, ReportState
-from visa_jupyter_proxy.control.journal.schema import COUNTS, owners, reports, sessions
+from visa_jupyter_proxy.control.journal.records import Kind
+from visa_jupyter_proxy.control.journal.schema import COUNTS, IS_PENDING, owners, reports, sessions
 from visa_jupyter_proxy.identifiers import storable
 from visa_jupyter_proxy.mailbox import NotebookKey
 
@@ -218,9 +218,7 @@ def by(connection: Connection, group: Group, since: float, until: float, now: fl
 
 def believed_open(connection: Connection) -> list[NotebookKey]:
     """Give the sessions that VISA may believe open: they are, or their close has not been delivered."""
-    pending = select(reports.c.session).where(
-        reports.c.kind == "close", reports.c.state == ReportState.PENDING.value
-    )
+    pending = select(reports.c.session).where(reports.c.kind == "close", IS_PENDING)
     key = (sessions.c.instance_id, sessions.c.kernel_id, sessions.c.session_id)
     query = (
         select(*key)

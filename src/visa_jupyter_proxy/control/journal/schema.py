@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
     text,
 )
 
@@ -150,6 +152,12 @@ reports: Final = Table(
     ),
 )
 """What the VISA API is told: `kind` is open or close; `state` is one of `records.ReportState`."""
+
+PENDING: Final[ColumnElement[str]] = literal_column("'pending'")
+"""That state of a report, written out as `reports_pending` has it: a plan for any state, as PostgreSQL makes
+one, has no use for that index."""
+
+IS_PENDING: Final = reports.c.state == PENDING
 
 acceptances: Final = Table(
     "acceptances",

@@ -15,7 +15,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    literal_column,
     or_,
     select,
     update,
@@ -23,16 +22,20 @@ from sqlalchemy import (
 
 from visa_jupyter_proxy.control.journal import ends, lists
 from visa_jupyter_proxy.control.journal.records import Due, ReportState, is_reportable, new_id
-from visa_jupyter_proxy.control.journal.schema import connections, owners, reports, sessions
+from visa_jupyter_proxy.control.journal.schema import (
+    IS_PENDING,
+    PENDING,
+    connections,
+    owners,
+    reports,
+    sessions,
+)
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 OWNER_LOST: Final = "owner lost"
 """Why a connection of a dead control process ended."""
 
 _is_carrying = connections.c.ended_at.is_(None)
-# Written out: a plan for any state, as PostgreSQL makes one, has no use for an index of what is pending.
-_PENDING: Final[ColumnElement[str]] = literal_column(f"'{ReportState.PENDING.value}'")
-_is_pending = reports.c.state == _PENDING
 # Statements that are executed with every heartbeat are made once.
 _me: BindParameter[Any] = bindparam("me")
 
@@ -139,13 +142,13 @@ def _report(connection: Connection, dead: str, closed: list[Any], at: float) -> 
 _with_reports = select(owners.c.id).where(
     owners.c.stopped_at.is_not(None),
     owners.c.id != _me,
-    exists().where(reports.c.owner == owners.c.id, _is_pending),
+    exists().where(reports.c.owner == owners.c.id, IS_PENDING),
 )
 _alive = select(owners.c.id).where(owners.c.stopped_at.is_(None), owners.c.id != _me)
 _of_its_session = connections.c.session == reports.c.session
 # An open needs a token: whoever carries the session has one.
 _is_left = (
-    _is_pending,
+    IS_PENDING,
     reports.c.owner.in_(bindparam("stopped", expanding=True)),
     or_(
         reports.c.kind == "close",
@@ -180,7 +183,7 @@ def adopt(connection: Connection, owner: str) -> list[Due]:
 
 # Two looks at the ends of an index: one for `!=` would go over all that are ours.
 _first_and_last = select(
-    *(select(end(reports.c.owner)).where(_is_pending).scalar_subquery() for end in (func.min, func.max))
+    *(select(end(reports.c.owner)).where(IS_PENDING).scalar_subquery() for end in (func.min, func.max))
 )
 
 
@@ -195,7 +198,7 @@ def _waiting() -> Select[str]:
         .where(
             mine.c.id.in_(bindparam("values", expanding=True)),
             earlier.c.owner != _me,
-            earlier.c.state == _PENDING,
+            earlier.c.state == PENDING,
             earlier.c.number < mine.c.number,
         )
         .distinct()

@@ -23,8 +23,7 @@ from sqlalchemy import (
 )
 
 from visa_jupyter_proxy.control.journal import acceptances
-from visa_jupyter_proxy.control.journal.records import ReportState
-from visa_jupyter_proxy.control.journal.schema import connections, reports, sessions
+from visa_jupyter_proxy.control.journal.schema import IS_PENDING, connections, reports, sessions
 from visa_jupyter_proxy.control.journal.store import Journal
 
 _STEP: Final = 500
@@ -40,7 +39,7 @@ _values: BindParameter[Any] = bindparam("values", expanding=True)
 
 
 def _is_settled() -> tuple[ColumnElement[bool], ...]:
-    pending = (reports.c.session == sessions.c.id, reports.c.state == ReportState.PENDING.value)
+    pending = (reports.c.session == sessions.c.id, IS_PENDING)
     return (sessions.c.closed_at.is_not(None), ~exists().where(*pending))
 
 

@@ -22,12 +22,11 @@ from visa_jupyter_proxy.control.journal import ends, lists, takeover
 from visa_jupyter_proxy.control.journal.changes import PROGRESS, Changes, Held
 from visa_jupyter_proxy.control.journal.figures import SUMS
 from visa_jupyter_proxy.control.journal.records import Due, Ended, Opened, Record, ReportState, Settled
-from visa_jupyter_proxy.control.journal.schema import FIGURES, connections, reports, sessions
+from visa_jupyter_proxy.control.journal.schema import FIGURES, IS_PENDING, connections, reports, sessions
 from visa_jupyter_proxy.mailbox import NotebookKey
 
 # Statements are made once: making one costs more than executing it.
 _values: BindParameter[Any] = bindparam("values", expanding=True)
-_is_pending = reports.c.state == ReportState.PENDING.value
 
 _held = select(*(connections.c[name] for name in ("id", "session", "ended_at", *FIGURES))).where(
     connections.c.id.in_(_values)
@@ -46,7 +45,7 @@ _untold = (
     .group_by(reports.c.session)
     .having(func.count(case((reports.c.state != ReportState.NOT_DELIVERED.value, 1))) == 0)
 )
-_pending = select(reports.c.id).where(reports.c.id.in_(_values), _is_pending)
+_pending = select(reports.c.id).where(reports.c.id.in_(_values), IS_PENDING)
 _numbers = select(reports.c.id, reports.c.number).where(reports.c.id.in_(_values))
 
 _new_sessions, _new_connections, _new_reports = insert(sessions), insert(connections), insert(reports)
@@ -83,7 +82,7 @@ _end = _update(*PROGRESS, "ended_at")
 # Only once: a report that another owner has settled meanwhile stays as that found it.
 _settle = (
     update(reports)
-    .where(reports.c.id == bindparam("report"), _is_pending)
+    .where(reports.c.id == bindparam("report"), IS_PENDING)
     .values({name: bindparam(f"to_{name}") for name in ("state", "attempts", "settled_at")})
 )
 
