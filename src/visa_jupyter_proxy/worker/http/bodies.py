@@ -39,6 +39,8 @@ up, 1 MiB the same down and 25 % less up, smaller ones as much as ever (docs/dec
 class Body(Protocol):
     """The rest of a message."""
 
+    pieces: int
+    """Of how many parts the last payload was put together: what `decode` has cost."""
     remaining: int
     """Bytes to come that are the body's whatever they are, as far as is known. They need not pass through
     `decode`: those that go by elsewhere are taken off here."""
@@ -58,6 +60,7 @@ class LengthBody(Body):
     """So many bytes (RFC 9112 6.2)."""
 
     __slots__ = ("remaining",)
+    pieces = 1
     trailers = ()
     is_behind = False
 
@@ -81,6 +84,7 @@ class UntilClose(Body):
     """All until the connection ends (RFC 9112 6.3, 8)."""
 
     __slots__ = ("_seen", "remaining")
+    pieces = 1
     trailers = ()
     is_behind = False
 
@@ -112,6 +116,7 @@ class ChunkedBody(Body):
         "_state",
         "_trailer_bytes",
         "is_behind",
+        "pieces",
         "trailers",
     )
     remaining = 0
@@ -125,6 +130,7 @@ class ChunkedBody(Body):
         self._remaining = 0
         self._overhead = 0
         self._trailer_bytes = 0
+        self.pieces = 0
         self.is_behind = False
         self.trailers: list[tuple[bytes, bytes]] = []
 
@@ -137,6 +143,7 @@ class ChunkedBody(Body):
             position = following
             if self._ended or len(payload) >= _MOST_AT_A_TIME:
                 break
+        self.pieces = len(payload)
         rest = self._buffer[position:]
         if self._ended:
             self.is_behind = False

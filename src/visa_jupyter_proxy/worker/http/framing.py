@@ -23,12 +23,14 @@ BARE_LINE_END: Final = rb"(?<!\r)\n|\r(?!\n)(?=.)"
 class MessageReader:
     """Collects a head until its empty line, and knows how far the body behind it is."""
 
-    __slots__ = ("_body", "_collected", "ended", "leftover")
+    __slots__ = ("_body", "_collected", "_pieces", "ended", "leftover")
 
     _collected: bytes
     """What has come of a head that is not complete."""
     _body: Body | None
     """Of the message that is being read, from the end of its head on."""
+    _pieces: int
+    """Of a body, in the last read."""
     ended: bool
     """Whether a message has been read to its end."""
     leftover: bytes

@@ -41,7 +41,7 @@ class RequestSink(Protocol):
 class RequestReader(MessageReader):
     """Reads requests from what a client sends."""
 
-    __slots__ = ("_has_read_body", "_limits", "_section", "_sink")
+    __slots__ = ("_limits", "_section", "_sink")
 
     def __init__(self, sink: RequestSink, limits: HeadLimits = DEFAULT_LIMITS) -> None:
         self._sink = sink
@@ -50,8 +50,7 @@ class RequestReader(MessageReader):
         self._body = None
         self._section: RequestSection | None = None
         """The fields of the last request: the next one has the same, mostly."""
-        self._has_read_body = False
-        """Whether there was something of a body in the last read."""
+        self._pieces = 0
         self.ended = False
         """Whether `proceed` is due."""
         self.leftover = b""
@@ -64,7 +63,7 @@ class RequestReader(MessageReader):
     @property
     def has_been_read(self) -> bool:
         """Whether the last read was one whole message without a body, and nothing else."""
-        return self.ended and not (self.leftover or self._has_read_body)
+        return self.ended and not (self.leftover or self._pieces)
 
     @property
     def is_in_head(self) -> bool:
@@ -76,7 +75,7 @@ class RequestReader(MessageReader):
 
         Raises `ProxyError` for what is no request: nothing can be read after that.
         """
-        self._has_read_body = False
+        self._pieces = 0
         if self.ended:
             self.leftover += data
         elif self._body is not None:
@@ -124,7 +123,7 @@ class RequestReader(MessageReader):
 
     def _read_body(self, body: Body, data: Piece) -> None:
         payload, rest = body.decode(data)
-        self._has_read_body = True
+        self._pieces = body.pieces
         if payload:
             self._sink.body_received(payload)
         if rest is not None:

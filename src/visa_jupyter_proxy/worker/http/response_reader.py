@@ -43,6 +43,7 @@ class ResponseReader(MessageReader):
         self._collected = b""
         self._body = None
         self._informational = 0
+        self._pieces = 0
         self.started = False
         """Whether anything has arrived."""
         self.ended = False
@@ -55,6 +56,7 @@ class ResponseReader(MessageReader):
         Raises `InstanceInvalid`: nothing can be read after that.
         """
         self.started = True
+        self._pieces = 0
         rest: Piece = data
         if self._body is not None and self._body.is_behind:
             rest = self._read_body(self._body, rest)
@@ -105,6 +107,7 @@ class ResponseReader(MessageReader):
 
     def _read_body(self, body: Body, data: Piece) -> bytes:
         payload, rest = body.decode(data)
+        self._pieces = body.pieces
         if payload:
             self._sink.response_body_received(payload)
         if rest is None:
